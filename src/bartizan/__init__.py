@@ -1,0 +1,1 @@
+"""Bartizan: the security architecture of a multi-tenant Python web service, as one library."""

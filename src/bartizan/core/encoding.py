@@ -1,0 +1,74 @@
+"""Bytes and text: base62 with a checksum, length-prefixed joining, canonical JSON.
+
+The only place where bytes become text. Whatever is accepted re-encodes to the same text.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from zlib import crc32
+
+from bartizan.core.ports import Entropy
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_PAIRS = tuple(a + b for a in ALPHABET for b in ALPHABET)
+_VALUES = {c: i for i, c in enumerate(ALPHABET)}
+CHECK = 6  # characters of a checksum: 62**6 > 2**32
+
+Json = str | int | bool | None | Sequence["Json"] | Mapping[str, "Json"]
+
+
+def base62(data: bytes, width: int) -> str:
+    """`data`, read as one big-endian number, in exactly `width` characters, left-padded with `0`."""
+    number, out = int.from_bytes(data), []
+    for _ in range(width):
+        number, digit = divmod(number, 62)
+        out.append(ALPHABET[digit])
+    if number:
+        raise OverflowError("the number does not fit the width")
+    return "".join(reversed(out))
+
+
+def random62(width: int, entropy: Entropy) -> str:
+    """`width` characters, uniformly at random (eight bytes more than needed make the bias smaller than 2**-60)."""
+    return base62((int.from_bytes(entropy(width * 6 // 8 + 9)) % 62**width).to_bytes(width), width)
+
+
+def unbase62(text: str, size: int) -> bytes | None:
+    """The `size` bytes that `base62` would write as `text`, or None where there are none."""
+    number = 0
+    for c in text:
+        value = _VALUES.get(c)
+        if value is None:
+            return None
+        number = number * 62 + value
+    return None if number >> (8 * size) else number.to_bytes(size)
+
+
+def checksum(text: str) -> str:
+    """CRC-32 (zlib) of the ASCII `text` in six base62 characters. It catches slips; it keeps nobody out."""
+    rest, low = divmod(crc32(text.encode("ascii")), 3844)
+    high, mid = divmod(rest, 3844)
+    return _PAIRS[high] + _PAIRS[mid] + _PAIRS[low]
+
+
+def joined(*parts: bytes) -> bytes:
+    """Each part behind its length in four big-endian bytes: no two lists of parts give the same bytes."""
+    return b"".join([len(part).to_bytes(4) + part for part in parts])
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no white space; a lone surrogate or a float is a `ValueError` of its caller."""
+    return json.dumps(_plain(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("a JSON object is keyed by text")
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int)):
+        return value
+    raise TypeError("only text, whole numbers, booleans, None, lists and mappings are canonical")

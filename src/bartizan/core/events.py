@@ -1,0 +1,83 @@
+"""What others must know leaves a room as an event: the record, the journal that takes it, the table it rests in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from bartizan.core.encoding import Json, canonical
+from bartizan.core.ports import Entropy
+from bartizan.core.principal import callers
+from bartizan.core.tables import Insert, Table
+from bartizan.errors import Misuse, Reason
+
+NAMES = frozenset({
+    "key.created", "key.rotated", "key.revoked", "key.disabled", "key.enabled",
+    "request.refused", "organization.named",
+})  # fmt: skip
+SYSTEM = "system"  # the actor where nobody is current: a script, a start-up hook
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """Something that happened: its name, whose it is, who did it to what, and how it ended. Its id and time are the journal's."""
+
+    name: str
+    org: str | None
+    actor: str
+    target: str | None = None
+    outcome: Literal["success", "refused"] = "success"
+    reason: Reason | None = None
+    data: Mapping[str, Json] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise Misuse("an event is named in core/events.NAMES")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxRow:
+    """An event at rest: `id` sorts by time, `at` is UTC in microseconds, `data` canonical JSON."""
+
+    id: str
+    at: int
+    name: str
+    org: str | None
+    actor: str
+    target: str | None
+    outcome: str
+    reason: str | None
+    data: str
+
+
+OUTBOX = Table(name="bartizan_outbox", record=OutboxRow, key="id", indexes=(("org",),))
+
+
+class Journal(Protocol):
+    """Where events go. It gives each its id and time."""
+
+    def within(self, event: AuditEvent, /) -> tuple[Insert[OutboxRow], ...]:
+        """The steps that write the event in the change that causes it: they go into `also=`."""
+
+    def note(self, event: AuditEvent, /) -> None:
+        """For facts that change nothing: never blocks, never raises."""
+
+
+def outbox_row(event: AuditEvent, *, nanoseconds: int, entropy: Entropy) -> OutboxRow:
+    """The row of an event: its id is 48 bits of time in milliseconds and 80 random bits, in 32 hexadecimal digits."""
+    return OutboxRow(
+        id=f"{nanoseconds // 1_000_000:012x}{entropy(10).hex()}",
+        at=nanoseconds // 1_000,
+        name=event.name,
+        org=event.org,
+        actor=event.actor,
+        target=event.target,
+        outcome=event.outcome,
+        reason=None if event.reason is None else event.reason.value,
+        data=canonical(event.data),
+    )
+
+
+def current_actor() -> str:
+    """The name of whoever acts now."""
+    held = callers.get(())
+    return held[0].actor if held else SYSTEM

@@ -1,0 +1,53 @@
+"""What the core asks of the world outside: time, chance, and ways to wait. Protocols; the leaves are elsewhere."""
+
+import os
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+Entropy = Callable[[int], bytes]  # that many fresh random bytes
+fresh: Entropy = os.urandom
+
+
+class Clock(Protocol):
+    """UTC, as whole seconds and as nanoseconds since 1970."""
+
+    def seconds(self) -> int: ...
+
+    def nanoseconds(self) -> int: ...
+
+
+class SystemClock:
+    """The machine's wall clock."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def seconds() -> int:
+        return time.time_ns() // 1_000_000_000
+
+    nanoseconds = staticmethod(time.time_ns)
+
+
+class SteppedClock:
+    """A clock made of any function that tells whole seconds, such as `bartizan.testing.FakeClock()`."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: Callable[[], int]) -> None:
+        self.seconds = seconds
+
+    def nanoseconds(self) -> int:
+        return self.seconds() * 1_000_000_000
+
+
+class Waits(Protocol):
+    """The two ways in which a service may wait for somebody else's work."""
+
+    async def shared(self, key: str, work: Callable[[], Coroutine[Any, Any, T]], /) -> T:
+        """Single flight: whoever asks for `key` while `work` runs gets that run's answer."""
+
+    async def finish(self, work: Coroutine[Any, Any, T], /) -> T:
+        """Uninterrupted: a caller that is cancelled meanwhile is cancelled after `work` has ended."""

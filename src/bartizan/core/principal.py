@@ -1,0 +1,140 @@
+"""Who is calling: the principals, and the proof that somebody checked.
+
+A principal exists only because a verifier made it: every other way to come by one (construction, `copy`, `pickle`,
+`dataclasses.replace`, a request body through pydantic) raises.
+"""
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar, cast, overload
+
+from bartizan.errors import Misuse, Reason, Unauthenticated, WrongCredential
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Environment = Literal["live", "test"]
+ENVIRONMENTS: tuple[Environment, ...] = ("live", "test")
+
+_MADE_ELSEWHERE = "principals are made by their verifier only: take the caller from current_principal()"
+
+
+class Verified:
+    """A value whose existence is the proof that it was verified; `verified` is the only maker."""
+
+    __slots__ = ()
+
+    def __init__(self, _: "Self", /) -> None:
+        raise Misuse(_MADE_ELSEWHERE)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise Misuse("verified values do not change")
+
+    __delattr__ = cast("Any", __setattr__)
+
+    def __reduce_ex__(self, _: Any) -> NoReturn:
+        raise Misuse(_MADE_ELSEWHERE)
+
+    __copy__ = __reduce_ex__
+    __deepcopy__ = __reduce_ex__
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Any) -> NoReturn:
+        # FastAPI asks for this when a route is declared with a principal among its parameters: it would fill it from the request.
+        raise Misuse(f"a {cls.__name__} never comes from a request: take it from current_principal()")
+
+
+class Caller(Verified):
+    """What all principals have: organization, environment, scopes, the end of their life, and a name for the log."""
+
+    __slots__ = ("actor", "environment", "expires_at", "org", "scopes")
+
+    kind: ClassVar[str]
+
+    org: str | None
+    environment: Environment
+    scopes: frozenset[str]
+    expires_at: int | None
+    actor: str
+
+    def may(self, scope: str) -> bool:
+        """Whether exactly this scope was granted."""
+        return scope in self.scopes
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.actor} of {self.org}>"
+
+
+class SecretPrincipal(Caller):
+    """An organization's server, by its secret API key."""
+
+    __slots__ = ("key_id",)
+    kind: ClassVar[Literal["secret"]] = "secret"
+    org: str
+    key_id: str
+
+
+class PublishablePrincipal(Caller):
+    """An organization's web page or app, by its publishable API key."""
+
+    __slots__ = ("key_id",)
+    kind: ClassVar[Literal["publishable"]] = "publishable"
+    org: str
+    key_id: str
+
+
+class JobPrincipal(Caller):
+    """Work that no request asked for, named by the program that runs it; without `org` it may name any organization."""
+
+    __slots__ = ("name", "origin")
+    kind: ClassVar[Literal["job"]] = "job"
+    name: str
+    origin: str | None
+
+
+Principal = SecretPrincipal | PublishablePrincipal | JobPrincipal
+P = TypeVar("P", bound=Principal)
+
+PERSONAL: tuple[str, ...] = (
+    "job",
+    "secret",
+    "publishable",
+)  # of several credentials, who is the caller: the first of these
+
+
+def verified(kind: type[P], /, **fields: Any) -> P:
+    """A principal with exactly these fields. For verifiers: a test lists the modules that call it."""
+    made = object.__new__(kind)
+    put = object.__setattr__
+    for name, value in fields.items():
+        put(made, name, value)
+    return made
+
+
+# The callers of the request or job that runs now, most personal first; () is nobody. Unset: no gate ran.
+callers: ContextVar[tuple[Principal, ...]] = ContextVar("bartizan_callers")
+NOBODY: tuple[Principal, ...] = ()
+
+
+@overload
+def current_principal() -> Principal: ...
+@overload
+def current_principal(kind: type[P], /) -> P: ...
+@overload
+def current_principal(kind: type[P], /, *, optional: Literal[True]) -> P | None: ...
+def current_principal(kind: type[Any] = Caller, /, *, optional: bool = False) -> Any:
+    """The verified caller of the request that is being served; with `kind`, of that kind.
+
+    With several credentials it is the most personal one. Raises `Unauthenticated` for nobody and `WrongCredential` for
+    another kind (with `optional=True` both are None), and `Misuse` where no gate and no job ran.
+    """
+    held = callers.get(None)
+    if held is None:
+        raise Misuse("no gate ran for this code: put the gate before the application, or use security.job(...)")
+    for caller in held:
+        if isinstance(caller, kind):
+            return caller
+    if optional:
+        return None
+    if held:
+        raise WrongCredential(Reason.WRONG_KIND)
+    raise Unauthenticated(Reason.NO_CREDENTIAL)

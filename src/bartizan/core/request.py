@@ -1,0 +1,48 @@
+"""The request as every room sees it: a view, without a body, made by an adapter for each request."""
+
+from collections.abc import Sequence
+from typing import Any
+
+Pairs = Sequence[tuple[bytes, bytes]]
+
+
+class Request:
+    """One HTTP request or websocket handshake.
+
+    `path` is the decoded path that the application routes on, `raw_path` what was on the wire (None where the server
+    does not tell), `headers` pairs of bytes with lower-case names, `client` the socket peer, `mount` the prefix that
+    the server or a parent application took off. A websocket handshake has the method `WEBSOCKET`.
+    """
+
+    __slots__ = ("client", "headers", "method", "mount", "path", "query", "raw_path", "scheme", "slots")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        headers: Pairs,
+        client: tuple[str, int] | None,
+        scheme: str,
+        *,
+        query: bytes = b"",
+        raw_path: bytes | None = None,
+        mount: str = "",
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.client = client
+        self.scheme = scheme
+        self.query = query
+        self.raw_path = raw_path
+        self.mount = mount
+        self.slots: Any = None  # the gate's one scan of the headers
+
+    def header(self, name: str) -> str | None:
+        """The value of a header, all its lines joined with `, ` (RFC 9110 section 5.3), or None."""
+        wanted = name.lower().encode("latin-1")
+        found = [value for key, value in self.headers if key == wanted]
+        return b", ".join(found).decode("latin-1") if found else None
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method}>"  # the path is the peer's text

@@ -1,0 +1,185 @@
+"""Every error that Bartizan raises, in one tree split by whose fault it is.
+
+`Misuse` is the mistake of the program that calls us, raised while it is being built; `Rejected` is the fault of the
+remote side; `Unavailable` means that a store or another port failed. Texts are constants: nothing that a peer sent is
+ever part of one, and no error carries a cause. What really happened is in `reason`, which goes to events and metrics,
+never to the client.
+"""
+
+from enum import StrEnum
+from typing import ClassVar
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class Reason(StrEnum):
+    """Why something was refused or admitted: a closed list, for events and metrics, never shown to a client."""
+
+    # what was asked for
+    MALFORMED_TARGET = "malformed_target"
+    METHOD_OVERRIDE = "method_override"
+    NO_RULE = "no_rule"
+    METHOD_NOT_LISTED = "method_not_listed"
+    PREFLIGHT = "preflight"
+    # what was presented
+    REPEATED_HEADER = "repeated_header"
+    CREDENTIAL_IN_QUERY = "credential_in_query"
+    NO_CREDENTIAL = "no_credential"
+    UNKNOWN_CREDENTIAL = "unknown_credential"
+    CREDENTIALS_DISAGREE = "credentials_disagree"
+    WRONG_SLOT = "wrong_slot"
+    WRONG_KIND = "wrong_kind"
+    SCOPE_MISSING = "scope_missing"
+    WRONG_ORGANIZATION = "wrong_organization"
+    # keys
+    MALFORMED_KEY = "malformed_key"
+    UNKNOWN_KEY = "unknown_key"
+    WRONG_SECRET = "wrong_secret"  # noqa: S105 - a reason, not a password
+    KEY_REVOKED = "key_revoked"
+    KEY_DISABLED = "key_disabled"
+    KEY_EXPIRED = "key_expired"
+    KEY_ROTATED = "key_rotated"
+    KEY_ROW_EDITED = "key_row_edited"
+    WRONG_ENVIRONMENT = "wrong_environment"
+    ORIGIN_NOT_ALLOWED = "origin_not_allowed"
+    # changes
+    NO_RECORD = "no_record"
+    STATE_CHANGED = "state_changed"
+    # ports
+    SECRET_MISSING = "secret_missing"  # noqa: S105 - a reason, not a password
+    STORE_FAILED = "store_failed"
+    STORE_BUSY = "store_busy"
+    # everything else
+    INVALID_REQUEST = "invalid_request"
+    APPLICATION = "application"
+    ADMITTED = "admitted"
+
+
+class BartizanError(Exception):
+    """The root of all our errors; raise one of its children.
+
+    `code` is the class name in snake_case, `status` the HTTP status, `problem` the RFC 9457 members that are safe to
+    show, `headers` what the answer must carry.
+    """
+
+    code: ClassVar[str] = "bartizan_error"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "The request could not be served."
+    default: ClassVar[Reason] = Reason.APPLICATION
+
+    reason: Reason
+    headers: Headers
+
+    def __init_subclass__(cls) -> None:
+        name = cls.__name__
+        cls.code = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+
+    def __init__(self, reason: Reason | None = None, *, headers: Headers = ()) -> None:
+        super().__init__(self.title)
+        self.reason = self.default if reason is None else reason
+        self.headers = headers
+
+    @property
+    def problem(self) -> dict[str, str | int]:
+        """The members of the RFC 9457 body: `type`, `title`, `status`, `code`."""
+        kind = f"urn:bartizan:problem:{self.code}"
+        return {"type": kind, "title": self.title, "status": self.status, "code": self.code}
+
+
+class Misuse(BartizanError, ValueError):  # noqa: N818 - named after the finding
+    """The calling program's own mistake; its text says what to write instead."""
+
+    title = "The service is not configured correctly."
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.args = (text,)
+
+
+class Rejected(BartizanError):  # noqa: N818
+    """The remote side's fault."""
+
+    status = 400
+    title = "The request was refused."
+    default = Reason.INVALID_REQUEST
+
+
+class Unauthenticated(Rejected):
+    """Nobody, or nobody we believe: 401."""
+
+    status = 401
+    title = "Valid credentials are required."
+    default = Reason.NO_CREDENTIAL
+
+
+class InvalidKey(Unauthenticated):
+    """An API key that does not verify; unknown, wrong, revoked and expired look the same."""
+
+    title = "The API key is not valid."
+    default = Reason.UNKNOWN_KEY
+
+
+class Forbidden(Rejected):
+    """Somebody we know who may not do this: 403."""
+
+    status = 403
+    title = "The caller may not do this."
+    default = Reason.WRONG_KIND
+
+
+class MissingScope(Forbidden):
+    """The credential lacks a scope that the rule asks for."""
+
+    title = "The credential lacks a required scope."
+    default = Reason.SCOPE_MISSING
+
+
+class WrongCredential(Forbidden):
+    """A credential of another kind, or in another place, than the one asked for."""
+
+    title = "This kind of credential is not accepted here."
+
+
+class CrossOrigin(Forbidden):
+    """A browser page of an origin that is not allowed."""
+
+    title = "Requests from this origin are not accepted."
+    default = Reason.ORIGIN_NOT_ALLOWED
+
+
+class NotFound(Rejected):
+    """Another organization's resource, or a path that no rule names: existence is not admitted."""
+
+    status = 404
+    title = "There is nothing here."
+    default = Reason.NO_RULE
+
+
+class InvalidRequest(Rejected):
+    """A request that contradicts itself or carries what must not be there: 400."""
+
+    title = "The request is not valid."
+
+
+class MethodNotAllowed(Rejected):
+    """The path is known, the method is not; `Allow` says which are (RFC 9110 section 15.5.6)."""
+
+    status = 405
+    title = "This method is not allowed here."
+    default = Reason.METHOD_NOT_LISTED
+
+
+class Conflict(Rejected):
+    """The record is not, or no longer, in the state that this change needs: 409."""
+
+    status = 409
+    title = "The record is not in a state that allows this."
+    default = Reason.STATE_CHANGED
+
+
+class Unavailable(BartizanError):  # noqa: N818
+    """A store or another port failed, so nothing could be decided: 503, and never a yes."""
+
+    status = 503
+    title = "The service is not available for the moment."
+    default = Reason.STORE_FAILED
