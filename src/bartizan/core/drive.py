@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine over blocking leaves, which never suspend: it is sent once; one that does is `Misuse`."""
+    """The result of a coroutine over blocking leaves, which never suspend; one that does is `Misuse`."""
     try:
         work.send(None)
     except StopIteration as end:

@@ -1,7 +1,7 @@
 """What others must know leaves a room as an event: the record, the journal that takes it, the table it rests in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from bartizan.core.encoding import Json, canonical
@@ -11,27 +11,40 @@ from bartizan.core.tables import Insert, Table
 from bartizan.errors import Misuse, Reason
 
 NAMES = frozenset({
-    "key.created", "key.rotated", "key.revoked", "key.disabled", "key.enabled",
-    "request.refused", "organization.named",
+    "key.created", "key.rotated", "key.revoked", "key.disabled", "key.enabled", "key.row_edited",
+    "request.refused", "observer.failed", "organization.named",
 })  # fmt: skip
 SYSTEM = "system"  # the actor where nobody is current: a script, a start-up hook
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """Something that happened: its name, whose it is, who did it to what, and how it ended. Its id and time are the journal's."""
+    """Something that happened: its name, whose it is, who did it to what, and how it ended.
 
-    name: str
-    org: str | None
-    actor: str
-    target: str | None = None
-    outcome: Literal["success", "refused"] = "success"
-    reason: Reason | None = None
-    data: Mapping[str, Json] = field(default_factory=dict)
+    Its id and time are the journal's. One is made for every refusal, so it is a plain slotted class.
+    """
 
-    def __post_init__(self) -> None:
-        if self.name not in NAMES:
+    __slots__ = ("actor", "data", "name", "org", "outcome", "reason", "target")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        org: str | None,
+        actor: str,
+        target: str | None = None,
+        outcome: Literal["success", "refused"] = "success",
+        reason: Reason | None = None,
+        data: Mapping[str, Json] | None = None,
+    ) -> None:
+        if name not in NAMES:
             raise Misuse("an event is named in core/events.NAMES")
+        self.name = name
+        self.org = org
+        self.actor = actor
+        self.target = target
+        self.outcome = outcome
+        self.reason = reason
+        self.data = data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +86,7 @@ def outbox_row(event: AuditEvent, *, nanoseconds: int, entropy: Entropy) -> Outb
         target=event.target,
         outcome=event.outcome,
         reason=None if event.reason is None else event.reason.value,
-        data=canonical(event.data),
+        data=canonical(event.data or {}),
     )
 
 

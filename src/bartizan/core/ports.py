@@ -14,9 +14,11 @@ fresh: Entropy = os.urandom
 class Clock(Protocol):
     """UTC, as whole seconds and as nanoseconds since 1970."""
 
-    def seconds(self) -> int: ...
+    def seconds(self) -> int:
+        """Whole seconds."""
 
-    def nanoseconds(self) -> int: ...
+    def nanoseconds(self) -> int:
+        """Nanoseconds; their whole seconds are `seconds()`."""
 
 
 class SystemClock:
@@ -26,6 +28,7 @@ class SystemClock:
 
     @staticmethod
     def seconds() -> int:
+        """As `Clock`."""
         return time.time_ns() // 1_000_000_000
 
     nanoseconds = staticmethod(time.time_ns)
@@ -40,6 +43,7 @@ class SteppedClock:
         self.seconds = seconds
 
     def nanoseconds(self) -> int:
+        """As `Clock`."""
         return self.seconds() * 1_000_000_000
 
 

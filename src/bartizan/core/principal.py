@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar, cas
 from bartizan.errors import Misuse, Reason, Unauthenticated, WrongCredential
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 Environment = Literal["live", "test"]
 ENVIRONMENTS: tuple[Environment, ...] = ("live", "test")
@@ -39,7 +39,7 @@ class Verified:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Any) -> NoReturn:
-        # FastAPI asks for this when a route is declared with a principal among its parameters: it would fill it from the request.
+        # FastAPI asks for this when a route is declared with a principal as a parameter: a request would fill it.
         raise Misuse(f"a {cls.__name__} never comes from a request: take it from current_principal()")
 
 

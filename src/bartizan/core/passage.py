@@ -1,0 +1,223 @@
+"""What a feature needs to stand in the gate: rules, requirements, authenticators, and the two verdicts."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Literal, NoReturn, Protocol
+
+from bartizan.core.principal import Principal
+from bartizan.core.request import Request
+from bartizan.errors import BartizanError, Misuse
+
+Kinds = frozenset[str]
+Held = Mapping[str, Principal]
+HeaderPairs = list[tuple[bytes, bytes]]
+
+
+class Way:
+    """One alternative of a requirement that holds, as it was written: the kinds of credential that met it."""
+
+    __slots__ = ("kinds",)
+
+    def __init__(self, kinds: Kinds) -> None:
+        self.kinds = kinds
+
+
+class Shortfall:
+    """What was lacking: a credential, or scopes of one that was there (`scopes` then names them)."""
+
+    __slots__ = ("scopes",)
+
+    def __init__(self, scopes: Kinds = frozenset()) -> None:
+        self.scopes = scopes
+
+
+class Requirement(ABC):
+    """What a rule asks for. `&` needs both, `|` either; alternatives never add up."""
+
+    look: Literal["away", "nothing", "caller"] = "caller"
+    ways: frozenset[Kinds]
+    alone: bool = False  # stands in no `&` and no `|`
+    alternative: bool = True  # may stand under `|`
+    rest: bool = False  # may open what no other rule names
+
+    @abstractmethod
+    def met_by(self, held: Held, /) -> Sequence[Way] | Shortfall:
+        """Every way that holds for these verified callers, in the order written, or what is lacking."""
+
+    def __and__(self, other: "Requirement") -> "Requirement":
+        return All(self, other)
+
+    def __or__(self, other: "Requirement") -> "Requirement":
+        return Either(self, other)
+
+    def __bool__(self) -> NoReturn:
+        raise Misuse("requirements are joined with & and |, not with `and`, `or` or `not`")
+
+
+class All(Requirement):
+    """Both sides, by credentials that were presented together."""
+
+    def __init__(self, a: Requirement, b: Requirement) -> None:
+        if _requirement(a).alone or _requirement(b).alone:
+            raise Misuse("public() and untouched() stand alone")
+        self.sides = (a, b)
+        self.ways = frozenset(x | y for x in a.ways for y in b.ways)
+        self.alternative = a.alternative and b.alternative
+
+    def met_by(self, held: Held, /) -> Sequence[Way] | Shortfall:
+        """The pairs of ways that hold."""
+        a, b = self.sides[0].met_by(held), self.sides[1].met_by(held)
+        if isinstance(a, Shortfall):
+            # A missing credential is told before a missing scope: signing in comes first.
+            return b if isinstance(b, Shortfall) and not b.scopes else a
+        if isinstance(b, Shortfall):
+            return b
+        return [Way(x.kinds | y.kinds) for x in a for y in b]
+
+
+class Either(Requirement):
+    """Any side that holds by itself."""
+
+    def __init__(self, a: Requirement, b: Requirement) -> None:
+        if _requirement(a).alone or _requirement(b).alone:
+            raise Misuse("public() and untouched() stand alone")
+        if not (a.alternative and b.alternative):
+            raise Misuse("optional() stands alone or under &: write optional(a | b)")
+        self.sides = (a, b)
+        self.ways = a.ways | b.ways
+
+    def met_by(self, held: Held, /) -> Sequence[Way] | Shortfall:
+        """The ways of both sides."""
+        a, b = self.sides[0].met_by(held), self.sides[1].met_by(held)
+        if isinstance(a, Shortfall):
+            # Where nothing holds, a caller who only lacks a scope hears of the scope.
+            return a if isinstance(b, Shortfall) and a.scopes else b
+        return a if isinstance(b, Shortfall) else [*a, *b]
+
+
+def _requirement(value: object) -> Requirement:
+    if not isinstance(value, Requirement):
+        raise Misuse("a requirement is made by bartizan.allow")
+    return value
+
+
+Option = object  # a value with a `place`; each room that has options brings their stage
+
+
+class Rule:
+    """One line of the gate's table: who may come by this path.
+
+    `pattern` is `"GET|POST /orders/{id}/**"`, or several of them: methods are optional and upper case; a segment is
+    literal, `*` or `{name}`; `**` or `{name:path}` stands last. `{org}` is compared with the caller's organization.
+    `body_limit` is in bytes. `unsafe_encoded_slash` lets `%2F` and `%5C` pass where this rule matches.
+    """
+
+    __slots__ = ("body_limit", "options", "patterns", "requirement", "unsafe_encoded_slash")
+
+    def __init__(
+        self,
+        pattern: str | Sequence[str],
+        requirement: Requirement,
+        *options: Option,
+        body_limit: int = 1024 * 1024,
+        unsafe_encoded_slash: bool = False,
+    ) -> None:
+        self.patterns: tuple[str, ...] = (pattern,) if isinstance(pattern, str) else tuple(pattern)
+        if not self.patterns:
+            raise Misuse("a rule without a pattern matches nothing")
+        if isinstance(body_limit, bool) or body_limit < 0:
+            raise Misuse("body_limit is a number of bytes")
+        self.requirement = _requirement(requirement)
+        self.options = options
+        self.body_limit = body_limit
+        self.unsafe_encoded_slash = unsafe_encoded_slash
+
+    def __repr__(self) -> str:
+        return f"Rule({', '.join(self.patterns)!r})"
+
+
+class Authenticator(Protocol):
+    """Turns what was presented in one slot into a caller: keys now; tokens and sessions are further ones."""
+
+    slot: Literal["authorization", "x-publishable-key"]
+    kinds: Kinds
+    accompanies: bool  # whether it may stand beside any other credential, asked for or not
+
+    def recognises(self, presented: bytes, /) -> bool:
+        """Whether this value is of our grammar, judged by its form alone, mangled ones included."""
+
+    async def authenticate(self, presented: bytes, request: Request, /) -> Principal:
+        """The verified caller; raises `Rejected` or `Unavailable`."""
+
+    async def recheck(self, principal: Principal, /) -> None:
+        """Return where the credential still lives; raise where it has ended."""
+
+
+class Admit:
+    """The verdict that lets a request in. `principal` is the most personal of those in `held`, or None."""
+
+    __slots__ = ("callers", "ends", "headers", "held", "params", "rule")
+
+    def __init__(
+        self, rule: Rule, held: Held, callers: tuple[Principal, ...], params: Mapping[str, str], headers: HeaderPairs
+    ) -> None:
+        self.rule = rule
+        self.held = held
+        self.callers = callers
+        self.params = params
+        self.headers = headers
+        self.ends: list[Callable[[int], Awaitable[None]]] | None = None
+
+    @property
+    def principal(self) -> Principal | None:
+        """The caller, or None where the rule asks for nobody and nobody came."""
+        return self.callers[0] if self.callers else None
+
+
+class Refuse:
+    """The verdict that answers in the application's place: status, headers and body are complete."""
+
+    __slots__ = ("body", "error", "headers", "status")
+
+    def __init__(self, error: BartizanError, status: int, headers: HeaderPairs, body: bytes) -> None:
+        self.error = error
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class Decision:
+    """What the gate decided, for `on_decision`: `status` is a refusal's, 0 where the application answers."""
+
+    __slots__ = ("admitted", "enforced", "nanoseconds", "principal", "reason", "rule", "status")
+
+    def __init__(
+        self,
+        *,
+        rule: str | None,
+        admitted: bool,
+        status: int,
+        reason: str,
+        principal: Principal | None,
+        nanoseconds: int,
+    ) -> None:
+        self.rule = rule
+        self.admitted = admitted
+        self.enforced = True
+        self.status = status
+        self.reason = reason
+        self.principal = principal
+        self.nanoseconds = nanoseconds
+
+
+def checked_scopes(scopes: Collection[str], what: str = "scopes") -> Kinds:
+    """Scopes as a set; each is an RFC 6749 section 3.3 scope-token, `resource:action` by convention."""
+    if isinstance(scopes, str):
+        raise Misuse(f"{what} is a collection of scopes, not one text")
+    given: Collection[object] = scopes
+    for scope in given:
+        if not isinstance(scope, str) or not 1 <= len(scope) <= 100 or not scope.isascii() or not scope.isprintable():
+            raise Misuse(f"{what}: a scope is 1 to 100 printable ASCII characters")
+        if {" ", '"', "\\"} & set(scope):
+            raise Misuse(f"{what}: a scope has no space, quote or backslash")
+    return frozenset(scopes)

@@ -1,0 +1,306 @@
+"""API keys as a service: create, rotate, revoke, and say who presents one."""
+
+from collections.abc import Collection, Coroutine, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from bartizan.core.cache import Cache
+from bartizan.core.events import AuditEvent, Journal, current_actor
+from bartizan.core.ports import Clock, Waits
+from bartizan.core.principal import Environment, JobPrincipal, callers
+from bartizan.core.ring import SecretRing
+from bartizan.core.tables import AnyStep, Backend, Insert, Is, Ref, Update
+from bartizan.credentials.key_format import KeyFormat, checked_environment, checked_org
+from bartizan.credentials.key_rows import (
+    KEYS,
+    Entry,
+    IssuedKey,
+    KeyPrincipal,
+    KeyRecord,
+    KeyRow,
+    intact,
+    record,
+    sealed,
+    status,
+    unbelieved,
+)
+from bartizan.credentials.key_text import Kind
+from bartizan.credentials.key_uses import KEY_USES, USED_EVERY, KeyUse, KeyUses
+from bartizan.errors import Conflict, InvalidKey, Misuse, NotFound, Reason, Unavailable
+
+T = TypeVar("T")
+
+TRIES = 100  # a change that lost against others this often in a row is a store that does not work
+
+
+class Keys:
+    """The API keys of all organizations.
+
+    Every method that touches a record takes `org=`: while a principal is current, another organization's is `NotFound`.
+    Any method raises `Unavailable` where the store fails.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: Backend,
+        waits: Waits,
+        ring: SecretRing,
+        form: KeyFormat,
+        environment: Environment,
+        clock: Clock,
+        cache: Cache[Entry],
+        journal: Journal,
+        uses: KeyUses,
+    ) -> None:
+        self._backend = backend
+        self._waits = waits
+        self._ring = ring
+        self._form = form
+        self.looks_like = form.text.looks_like
+        self._own = frozenset({environment})
+        self._environment = environment
+        self._clock = clock
+        self._cache = cache
+        self._journal = journal
+        self._uses = uses
+
+    # --- verification ---
+
+    async def authenticate(self, key: str, *, environments: Collection[Environment] | None = None) -> KeyPrincipal:
+        """The caller whose key this is; `InvalidKey` for whatever is wrong with it, always the same to see.
+
+        `environments` are those that are served here; by default the instance's own.
+        """
+        served = self._own if environments is None else frozenset(map(checked_environment, environments))
+        if not served:
+            raise Misuse("environments is not empty")
+        entry, principal = await self.verified(key)
+        if principal.environment not in served:
+            raise InvalidKey(Reason.WRONG_ENVIRONMENT)
+        self.used(entry)
+        return principal
+
+    async def verified(self, key: str) -> tuple[Entry, KeyPrincipal]:
+        """The key's entry and caller, whatever its environment: for the gate, which decides what it serves."""
+        parsed = self._form.parse(key)
+        now = self._clock.nanoseconds()
+        entry = self._cache.get(parsed.id, now)
+        if entry is None:
+            entry = await self._entry(parsed.id)
+        return entry, entry.verify(parsed, now // 1_000_000_000)
+
+    def used(self, entry: Entry) -> None:
+        """The entry's key let somebody in; noted once a minute."""
+        now = self._clock.seconds()
+        if now - entry.used >= USED_EVERY:
+            entry.used = now
+            self._uses.note(entry.principal, now)
+
+    async def recheck(self, principal: KeyPrincipal) -> None:
+        """Return while the key lives; raise `InvalidKey` once it was revoked, disabled, rotated out or has expired."""
+        entry = self._cache.get(principal.key_id) or await self._entry(principal.key_id)
+        entry.living(self._clock.seconds())
+
+    async def _entry(self, key_id: str) -> Entry:
+        mark = self._cache.begin()
+        # A flight is joined only by those who began after the same drops: whoever asks after a revocation reads anew.
+        return await self._waits.shared(f"{mark.drops} {key_id}", partial(self._load, key_id))
+
+    async def _load(self, key_id: str) -> Entry:
+        mark = self._cache.begin()
+        row = await self._backend.get(KEYS, key_id)
+        entry = self._form.entry(row)
+        if row is not None:
+            self._cache.put(key_id, entry, mark)
+        return entry
+
+    # --- management ---
+
+    async def create(
+        self,
+        *,
+        org: str,
+        kind: Kind,
+        scopes: Collection[str] = (),
+        name: str = "",
+        environment: Environment | None = None,
+        expires_at: int | None = None,
+        origins: Collection[str] | None = None,
+    ) -> IssuedKey:
+        """A new key; its text is shown this once. `expires_at` is UTC seconds, `origins` for a publishable key only."""
+        self._entered(org)
+        issued, row = self._form.issue(
+            org=org,
+            kind=kind,
+            scopes=scopes,
+            name=name,
+            expires_at=expires_at,
+            origins=origins,
+            environment=environment,
+            now=self._clock.seconds(),
+        )
+        step = Insert(KEYS, row)
+        written = await self._finish(
+            self._backend.change(step, also=self._journal.within(self._event("key.created", row)))
+        )
+        if written is None:
+            raise Unavailable  # an id of 95 random bits that is there already: chance has failed
+        return issued
+
+    async def get(self, key_id: str, *, org: str) -> KeyRecord:
+        """One key of this organization."""
+        self._entered(org)
+        key, last = Ref(KEYS, key_id), Ref(KEY_USES, key_id)
+        row, use = await self._backend.read(key, last)
+        return self._shown(self._intact(row, org), use)
+
+    async def list(self, *, org: str, after: str | None = None, limit: int = 100) -> Sequence[KeyRecord]:
+        """The organization's keys in the order of their ids, from the one behind `after`.
+
+        A row that was edited in the store is left out, and an event tells of it.
+        """
+        self._entered(org)
+        if not 1 <= limit <= 1000:
+            raise Misuse("limit is 1 to 1000")
+        own = (Is("org", "=", org),)
+        rows = await self._backend.find(KEYS, own, after=after or "", limit=limit)
+        uses = await self._backend.find(KEY_USES, own, after=after or "", limit=limit)
+        used = {use.id: use for use in uses}
+        return [self._shown(row, used.get(row.id)) for row in rows if self._noticed(row)]
+
+    async def rotate(self, key_id: str, *, org: str, overlap: int = 86_400) -> IssuedKey:
+        """A successor, shown this once; the old key lives for `overlap` more seconds, 0 ends it now.
+
+        Nothing lives longer by it: the successor expires when the old key would have. `Conflict` for a key that is
+        not active.
+        """
+        self._entered(org)
+        if isinstance(overlap, bool) or overlap < 0:
+            raise Misuse("overlap is a number of seconds, 0 or more")
+        return await self._finish(self._rotate(key_id, org, overlap))
+
+    async def revoke(self, key_id: str, *, org: str) -> KeyRecord:
+        """End the key for good, now. It stands when this returns; again is no change."""
+        return await self._set(key_id, org, "key.revoked", "revoked_at")
+
+    async def disable(self, key_id: str, *, org: str) -> KeyRecord:
+        """Stop the key until it is enabled. It stands when this returns; again is no change."""
+        return await self._set(key_id, org, "key.disabled", "disabled_at")
+
+    async def enable(self, key_id: str, *, org: str) -> KeyRecord:
+        """Let a disabled key work again; `Conflict` for one that was revoked or has expired."""
+        self._entered(org)
+        return await self._finish(self._enable(key_id, org))
+
+    async def _rotate(self, key_id: str, org: str, overlap: int) -> IssuedKey:
+        for _ in range(TRIES):
+            now = self._clock.seconds()
+            found = await self._backend.get(KEYS, key_id)
+            row = self._intact(found, org)
+            if status(row, now) != "active":
+                raise Conflict
+            issued, new = self._form.succeed(row, now=now)
+            retires = now + overlap if row.expires_at is None else min(now + overlap, row.expires_at)
+            old = sealed(self._ring, row, successor=new.id, retires_at=retires)
+            event = self._event("key.rotated", row, successor=new.id, retires_at=retires)
+            if await self._changed(row, old, Insert(KEYS, new), *self._journal.within(event)):
+                return issued
+        raise Unavailable(Reason.STORE_BUSY)
+
+    async def _enable(self, key_id: str, org: str) -> KeyRecord:
+        for _ in range(TRIES):
+            now = self._clock.seconds()
+            found = await self._backend.get(KEYS, key_id)
+            row = self._intact(found, org)
+            if row.disabled_at is None and status(row, now) in {"active", "rotating"}:
+                return record(row, now)
+            if status(row, now) != "inactive":
+                raise Conflict
+            new = sealed(self._ring, row, disabled_at=None)
+            if await self._changed(row, new, *self._journal.within(self._event("key.enabled", row))):
+                return record(new, now)
+        raise Unavailable(Reason.STORE_BUSY)
+
+    async def _set(self, key_id: str, org: str, event: str, column: str) -> KeyRecord:
+        self._entered(org)
+        return await self._finish(self._stop(key_id, org, event, column))
+
+    async def _stop(self, key_id: str, org: str, event: str, column: str) -> KeyRecord:
+        for _ in range(TRIES):
+            now = self._clock.seconds()
+            row = await self._backend.get(KEYS, key_id)
+            if row is None or row.org != org:
+                raise NotFound(Reason.NO_RECORD)
+            if row.revoked_at is not None or getattr(row, column) is not None:
+                return self._of_any(row, now)
+            # An edited row is stopped like any other, but never made whole: its broken MAC stays.
+            new = sealed(self._ring, row, **{column: now}) if intact(self._ring, row) else None
+            events = self._journal.within(self._event(event, row))
+            if new is not None:
+                if await self._changed(row, new, *events):
+                    return record(new, now)
+            else:
+                step = Update(KEYS, key_id, where=(Is(column, "=", None), Is("org", "=", org)), set=((column, now),))
+                changed = await self._backend.change(step, also=events)
+                self._cache.drop(key_id)
+                if changed is not None:
+                    return self._of_any(changed, now)
+        raise Unavailable(Reason.STORE_BUSY)
+
+    async def _changed(self, row: KeyRow, new: KeyRow, *also: AnyStep) -> bool:
+        """Put `new` in the place of `row`, unless somebody else was first."""
+        names = [name for name in KEYS.columns if getattr(row, name) != getattr(new, name)]
+        step = Update(
+            KEYS,
+            row.id,
+            where=(Is("version", "=", row.version), Is("row_mac", "=", row.row_mac)),
+            set=tuple([(name, getattr(new, name)) for name in names]),
+        )
+        try:
+            return await self._backend.change(step, also=also) is not None
+        finally:
+            self._cache.drop(row.id)
+
+    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """A change that goes on to its end, its caches dropped, though its caller hangs up."""
+        return await self._waits.finish(work)
+
+    def _entered(self, org: str) -> None:
+        """Refuse another organization while a principal is current; a job without one may name any, and is noted."""
+        checked_org(org)
+        held = callers.get(())
+        if not held:
+            return
+        if held[0].org is None and isinstance(held[0], JobPrincipal):
+            self._journal.note(AuditEvent(name="organization.named", org=org, actor=held[0].actor))
+        elif held[0].org != org:
+            raise NotFound(Reason.WRONG_ORGANIZATION)
+
+    def _intact(self, row: KeyRow | None, org: str) -> KeyRow:
+        if row is None or row.org != org:
+            raise NotFound(Reason.NO_RECORD)
+        if not intact(self._ring, row):
+            raise NotFound(Reason.KEY_ROW_EDITED)
+        return row
+
+    def _noticed(self, row: KeyRow) -> bool:
+        whole = intact(self._ring, row)
+        if not whole:
+            self._journal.note(self._event("key.row_edited", row, outcome="refused", reason=Reason.KEY_ROW_EDITED))
+        return whole
+
+    def _shown(self, row: KeyRow, use: KeyUse | None) -> KeyRecord:
+        return record(row, self._clock.seconds(), None if use is None else use.used_at)
+
+    def _of_any(self, row: KeyRow, now: int) -> KeyRecord:
+        return record(row if intact(self._ring, row) else unbelieved(self._ring, row), now)
+
+    def _event(self, name: str, row: KeyRow, **data: Any) -> AuditEvent:
+        return AuditEvent(
+            name=name,
+            org=row.org,
+            actor=current_actor(),
+            target=self._form.text.named(row.kind, row.environment, row.id),
+            data=data,
+        )

@@ -1,0 +1,215 @@
+"""The gate: one decision for each request. It knows requirements and authenticators, and no feature."""
+
+from collections.abc import Callable, Sequence
+from time import perf_counter_ns
+
+from bartizan.core.drive import Blocking, blocking
+from bartizan.core.events import AuditEvent, Journal
+from bartizan.core.passage import Admit, Authenticator, Decision, HeaderPairs, Refuse, Rule, Shortfall
+from bartizan.core.principal import NOBODY, PERSONAL, Principal, callers
+from bartizan.core.request import Request
+from bartizan.errors import (
+    BartizanError,
+    Forbidden,
+    InvalidRequest,
+    MethodNotAllowed,
+    MissingScope,
+    Misuse,
+    NotFound,
+    Reason,
+    Rejected,
+    Unauthenticated,
+    Unavailable,
+    WrongCredential,
+)
+from bartizan.gate.patterns import Table, params_of, segments_of
+from bartizan.gate.presented import Reader, is_preflight, scan
+from bartizan.gate.problems import refusal
+from bartizan.gate.rules import Plan
+from bartizan.gate.targets import encoded_slash, malformed
+
+ANONYMOUS = "anonymous"
+
+
+class Gate:
+    """A compiled rule set that answers every request with `Admit` or `Refuse`."""
+
+    def __init__(
+        self,
+        table: Table,
+        authenticators: Sequence[Authenticator],
+        *,
+        journal: Journal,
+        on_decision: Callable[[Decision], None] | None = None,
+        twin: "Callable[[], Gate] | None" = None,
+    ) -> None:
+        self._table = table
+        self._match = table.match
+        self._reader = Reader(authenticators)
+        self._by_kind = {kind: a for a in authenticators for kind in a.kinds}
+        self._companions = frozenset().union(*(a.kinds for a in authenticators if a.accompanies))
+        self._journal = journal
+        self._on_decision = on_decision
+        self._unobserved = 0
+        self._twin = twin
+        self._blocking: BlockingGate | None = None
+
+    @property
+    def blocking(self) -> "BlockingGate":
+        """The same gate without `await`, for WSGI."""
+        if self._blocking is None:
+            if self._twin is None:
+                raise Misuse("this gate has no blocking form")
+            self._blocking = BlockingGate(self._twin())
+        return self._blocking
+
+    async def check(self, request: Request) -> Admit | Refuse:
+        """The verdict; `current_principal()` answers for this request from here on, whatever the verdict is."""
+        callers.set(NOBODY)
+        started = perf_counter_ns() if self._on_decision is not None else 0
+        held: dict[str, Principal] = {}
+        plan: Plan | None = None
+        verdict: Admit | Refuse
+        try:
+            if malformed(request):
+                raise NotFound(Reason.MALFORMED_TARGET)
+            segments = segments_of(request.path)
+            plan = self._plan(request, segments)
+            if plan.look == "away":
+                verdict = plan.away
+            else:
+                slots = request.slots = scan(request.headers)
+                if request.method == "OPTIONS" and is_preflight(request, slots):
+                    raise Forbidden(Reason.PREFLIGHT)
+                present: tuple[Principal, ...] = NOBODY
+                if plan.look == "caller":
+                    for authenticator, value in self._reader.credentials(request, slots):
+                        principal = await authenticator.authenticate(value, request)
+                        held[principal.kind] = principal
+                    present = self._settled(plan, held)
+                    if plan.org is not None and present[0].org != segments[plan.org]:
+                        raise NotFound(Reason.WRONG_ORGANIZATION)
+                    callers.set(present)
+                pattern = plan.pattern
+                params = params_of(pattern, segments) if pattern.names or pattern.rest_name else {}
+                verdict = Admit(plan.rule, held, present, params, [])
+        except (Rejected, Unavailable) as error:
+            verdict = self._refused(error, plan, held)
+        if self._on_decision is not None:
+            self._observe(verdict, plan, held, perf_counter_ns() - started)
+        return verdict
+
+    async def end(self, admit: Admit, status: int) -> None:
+        """The application has answered with `status`: what was held back until then is settled."""
+        ends, admit.ends = admit.ends, None
+        for hook in ends or ():
+            await hook(status)
+
+    async def recheck(self, admit: Admit) -> None:
+        """Return while every credential that let this request in still lives; raise once one has ended."""
+        for principal in admit.callers:
+            await self._by_kind[principal.kind].recheck(principal)
+
+    def refusal(self, error: BartizanError, request: Request) -> Refuse:
+        """The answer to an error that the application raised before its response started: an event like any refusal."""
+        plan: Plan | None = None
+        try:
+            plan = self._plan(request, segments_of(request.path))
+        except Rejected:
+            plan = None
+        return self._refused(error, plan, {p.kind: p for p in callers.get(NOBODY)})
+
+    def rule_for(self, method: str, path: str) -> Rule | None:
+        """The rule that decides over this method and decoded path, or None where it is refused."""
+        request = Request(method, path, [], None, "https")
+        try:
+            return None if malformed(request) else self._plan(request, segments_of(path)).rule
+        except Rejected:
+            return None
+
+    def _plan(self, request: Request, segments: Sequence[str]) -> Plan:
+        leaf = self._match(segments)
+        if leaf is None:
+            raise NotFound(Reason.MALFORMED_TARGET if encoded_slash(request) else Reason.NO_RULE)
+        pattern = leaf.by_method.get(request.method) or leaf.other
+        if pattern is None:
+            if request.method == "OPTIONS" and is_preflight(request, scan(request.headers)):
+                raise Forbidden(Reason.PREFLIGHT)
+            raise MethodNotAllowed(headers=(("Allow", leaf.allow),))
+        if encoded_slash(request) and not pattern.rule.unsafe_encoded_slash:
+            raise NotFound(Reason.MALFORMED_TARGET)
+        plan: Plan = pattern.plan
+        return plan
+
+    def _settled(self, plan: Plan, held: dict[str, Principal]) -> tuple[Principal, ...]:
+        """Whom the requirement lets in: the callers of the first way that holds, most personal first."""
+        if not held:
+            if plan.optional:
+                return NOBODY
+            raise Unauthenticated(Reason.NO_CREDENTIAL)
+        if len(held) > 1:
+            first, *others = held.values()
+            if any(o.org != first.org or o.environment != first.environment for o in others):
+                raise InvalidRequest(Reason.CREDENTIALS_DISAGREE)
+        unusable = held.keys() - plan.kinds
+        if unusable and (len(unusable) == len(held) or not unusable <= self._companions):
+            raise WrongCredential(Reason.WRONG_KIND)
+        ways = plan.requirement.met_by(held)
+        if isinstance(ways, Shortfall):
+            if not ways.scopes:
+                raise Unauthenticated(Reason.NO_CREDENTIAL)
+            # RFC 6750 section 3: which scopes would do; they are the rule's own words, not the caller's.
+            scope = " ".join(sorted(ways.scopes))
+            raise MissingScope(headers=(("WWW-Authenticate", f'Bearer error="insufficient_scope", scope="{scope}"'),))
+        kinds = ways[0].kinds
+        if len(kinds) == 1:
+            return (held[next(iter(kinds))],)
+        return tuple([held[kind] for kind in PERSONAL if kind in kinds])
+
+    def _refused(self, error: BartizanError, plan: Plan | None, held: dict[str, Principal]) -> Refuse:
+        caller = next((held[kind] for kind in PERSONAL if kind in held), None)
+        self._journal.note(
+            AuditEvent(
+                name="request.refused",
+                org=caller.org if caller is not None else None,
+                actor=caller.actor if caller is not None else ANONYMOUS,
+                target=plan.pattern.text if plan is not None else None,
+                outcome="refused",
+                reason=error.reason,
+            )
+        )
+        extra: HeaderPairs = plan.challenge if plan is not None and error.status == 401 else []
+        return refusal(error, extra)
+
+    def _observe(
+        self, verdict: Admit | Refuse, plan: Plan | None, held: dict[str, Principal], nanoseconds: int
+    ) -> None:
+        refused = isinstance(verdict, Refuse)
+        decision = Decision(
+            rule=plan.pattern.text if plan is not None else None,
+            admitted=not refused,
+            status=verdict.status if isinstance(verdict, Refuse) else 0,
+            reason=(verdict.error.reason if isinstance(verdict, Refuse) else Reason.ADMITTED).value,
+            principal=next((held[kind] for kind in PERSONAL if kind in held), None),
+            nanoseconds=nanoseconds,
+        )
+        try:
+            if self._on_decision is not None:
+                self._on_decision(decision)
+        except Exception:  # noqa: BLE001 - an observer decides nothing, whatever it raises
+            self._unobserved += 1
+            if self._unobserved == 1:
+                self._journal.note(AuditEvent(name="observer.failed", org=None, actor="system"))
+
+
+class BlockingGate(Blocking):
+    """`Gate` for programs without an event loop."""
+
+    _service: Gate
+    check = blocking(Gate.check)
+    end = blocking(Gate.end)
+    recheck = blocking(Gate.recheck)
+
+    def refusal(self, error: BartizanError, request: Request) -> Refuse:
+        """As `Gate.refusal`."""
+        return self._service.refusal(error, request)

@@ -1,0 +1,98 @@
+"""What was presented: one scan of the headers, by slot, before anything costs."""
+
+from collections.abc import Sequence
+from re import compile as regex
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from bartizan.core.passage import Authenticator
+from bartizan.core.request import Pairs, Request
+from bartizan.errors import InvalidKey, InvalidRequest, Reason, Unauthenticated
+
+AUTHORIZATION: Final = 0
+PUBLISHABLE: Final = 1
+ORIGIN: Final = 2
+SEC_FETCH_SITE: Final = 3
+OVERRIDE: Final = 4
+REQUEST_METHOD: Final = 7
+_NAMES: Final = (
+    b"authorization",
+    b"x-publishable-key",
+    b"origin",
+    b"sec-fetch-site",
+    b"x-http-method-override",
+    b"host",
+    b"idempotency-key",
+    b"access-control-request-method",
+)
+_WANTED: Final = {name: slot for slot, name in enumerate(_NAMES)} | {
+    b"x-method-override": OVERRIDE,
+    b"x-http-method": OVERRIDE,
+}
+_EMPTY: Final = (None,) * len(_NAMES)
+_BEARER = regex(rb"bearer +", flags=2)  # IGNORECASE
+_QUERY_NAMES = frozenset({b"api_key", b"access_token"})
+
+Slots = list[bytes | None]
+
+
+def scan(headers: Pairs) -> Slots:
+    """The wanted headers by slot; one that must occur once and does not is `InvalidRequest`, and so is an override."""
+    found: Slots = list(_EMPTY)
+    wanted = _WANTED.get
+    for name, value in headers:
+        slot = wanted(name)
+        if slot is not None:
+            if found[slot] is not None:
+                raise InvalidRequest(Reason.REPEATED_HEADER)
+            found[slot] = value
+    if found[OVERRIDE] is not None:
+        raise InvalidRequest(Reason.METHOD_OVERRIDE)
+    return found
+
+
+def is_preflight(request: Request, slots: Slots) -> bool:
+    """Whether this is a CORS preflight (Fetch standard, section 3.2.2)."""
+    return request.method == "OPTIONS" and slots[ORIGIN] is not None and slots[REQUEST_METHOD] is not None
+
+
+class Reader:
+    """Finds the authenticator of each presented credential, by slot and form, never by trial."""
+
+    __slots__ = ("_authorization", "_publishable")
+
+    def __init__(self, authenticators: Sequence[Authenticator]) -> None:
+        self._authorization = [a for a in authenticators if a.slot == "authorization"]
+        self._publishable = [a for a in authenticators if a.slot == "x-publishable-key"]
+
+    def credentials(self, request: Request, slots: Slots) -> list[tuple[Authenticator, bytes]]:
+        """Every credential of the request. One in the query, or one of ours that nobody knows, refuses it."""
+        out: list[tuple[Authenticator, bytes]] = []
+        value = slots[AUTHORIZATION]
+        if value is not None and (scheme := _BEARER.match(value)):
+            out.append((_known(self._authorization, value[scheme.end() :]), value[scheme.end() :]))
+        value = slots[PUBLISHABLE]
+        if value is not None:
+            out.append((_known(self._publishable, value), value))
+        if request.query:
+            self._refuse_query(request.query)
+        return out
+
+    def _refuse_query(self, query: bytes) -> None:
+        # A query ends up in logs, histories and referrers (RFC 6750 section 2.3): whatever came that way is spent.
+        for pair in query.split(b"&"):
+            name, _, value = pair.partition(b"=")
+            name, value = unquote_to_bytes(name), unquote_to_bytes(value)
+            if name.lower() in _QUERY_NAMES or any(
+                a.recognises(text) for a in (*self._authorization, *self._publishable) for text in (name, value)
+            ):
+                raise InvalidRequest(Reason.CREDENTIAL_IN_QUERY)
+
+
+def _known(authenticators: Sequence[Authenticator], value: bytes) -> Authenticator:
+    for authenticator in authenticators:
+        if authenticator.recognises(value):
+            return authenticator
+    if authenticators:
+        raise InvalidKey(Reason.MALFORMED_KEY)
+    raise Unauthenticated(Reason.UNKNOWN_CREDENTIAL)
