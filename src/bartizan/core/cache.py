@@ -1,5 +1,6 @@
 """The one bounded cache, with a limit on how stale an answer may be."""
 
+from threading import Lock
 from typing import Generic, NamedTuple, TypeVar
 
 from bartizan.core.ports import Clock
@@ -8,7 +9,7 @@ from bartizan.errors import Misuse
 V = TypeVar("V")
 
 LONGEST = 300  # seconds: a bound above this is no bound
-SLACK = 50_000_000  # nanoseconds by which two threads may disagree about now before the clock counts as stepped back
+SLACK = 50_000_000  # nanoseconds by which a clock may be corrected before that counts as a step back
 
 
 class Mark(NamedTuple):
@@ -17,10 +18,14 @@ class Mark(NamedTuple):
     drops: int
     at: int
 
+    def since(self, at: int) -> "Mark":
+        """This mark for an answer that came out of another cache, whose own read began at `at`: the older time counts."""
+        return Mark(self.drops, min(self.at, at))
+
 
 def checked_staleness(seconds: float) -> float:
     """`seconds` as a staleness bound: from 0 (never serve from a cache) to 300; anything else is `Misuse`."""
-    if isinstance(seconds, bool) or not 0 <= seconds <= LONGEST:  # NaN fails every comparison
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= LONGEST:  # NaN too
         raise Misuse(f"staleness is a number of seconds from 0 to {LONGEST}")
     return seconds
 
@@ -30,16 +35,19 @@ class Cache(Generic[V]):
 
     A reader takes `mark = cache.begin()` before it reads and gives it back with `put`: freshness counts from then, and
     a `drop` in between makes the mark void for that key, so that a slow read cannot bring back what was revoked. A
-    clock that steps back empties the cache. Every step is one
-    operation on a dict.
+    clock that steps back empties the cache. A cache over a cache takes `entry` from the one below and puts it under
+    `mark.since(at)`. Reading takes no lock.
     """
 
-    __slots__ = ("_bound", "_clock", "_dropped", "_drops", "_floor", "_kept", "_latest", "_size")
+    __slots__ = ("_bound", "_clock", "_dropped", "_drops", "_floor", "_kept", "_latest", "_lock", "_size")
 
     def __init__(self, *, clock: Clock, staleness: float = 5, size: int = 10_000) -> None:
+        if size < 1:
+            raise Misuse("a cache has room for something: staleness=0 is the way to have none")
         self._bound = int(checked_staleness(staleness) * 1_000_000_000)
         self._clock = clock
         self._size = size
+        self._lock = Lock()
         self._kept: dict[str, tuple[int, V]] = {}
         self._dropped: dict[str, int] = {}
         self._drops = 0
@@ -48,46 +56,62 @@ class Cache(Generic[V]):
 
     def begin(self) -> Mark:
         """The mark of a read that begins now."""
-        return Mark(self._drops, self._clock.nanoseconds())
+        at = self._told(self._clock.nanoseconds())
+        return Mark(self._drops, at)
 
     def get(self, key: str, now: int | None = None) -> V | None:
         """The answer kept for `key`, if it is fresh at `now` (nanoseconds; by default, this moment)."""
-        if now is None:
-            now = self._clock.nanoseconds()
-        if now > self._latest:
-            self._latest = now
-        elif self._latest - now > SLACK:
-            self.clear()
-            self._latest = now
+        entry = self.entry(key, now)
+        return None if entry is None else entry[1]
+
+    def entry(self, key: str, now: int | None = None) -> tuple[int, V] | None:
+        """What `get` gives, behind the nanosecond in which its read began."""
+        now = self._told(self._clock.nanoseconds() if now is None else now)
         entry = self._kept.get(key)
-        if entry is None or now - entry[0] >= self._bound:
+        # An answer from the future is none: with a staleness of 0 it would be served.
+        if entry is None or not 0 <= now - entry[0] < self._bound:
             return None
-        return entry[1]
+        return entry
+
+    def _told(self, now: int) -> int:
+        latest = self._latest
+        if now >= latest:
+            self._latest = now
+        elif latest - now > SLACK:
+            # `now` may be of a thread that waited long. Read after `latest`, the clock is behind it only if it was set back.
+            now = self._clock.nanoseconds()
+            if latest - now > SLACK:
+                self.clear()
+                self._latest = now
+        return now
 
     def put(self, key: str, value: V, mark: Mark) -> None:
         """Keep `value`, read since `mark`, unless `key` was dropped or a newer answer came meanwhile."""
-        if mark.drops < self._floor or self._dropped.get(key, 0) > mark.drops or mark.at < self._latest - self._bound:
-            return
-        present = self._kept.pop(key, None)
-        if present is not None and present[0] > mark.at:
-            self._kept[key] = present
-            return
-        while len(self._kept) >= self._size:
-            self._kept.pop(next(iter(self._kept)), None)
-        self._kept[key] = (mark.at, value)
+        with self._lock:
+            if mark.drops < self._floor or self._dropped.get(key, 0) > mark.drops:
+                return
+            present = self._kept.pop(key, None)
+            if present is not None and present[0] > mark.at:
+                self._kept[key] = present
+                return
+            if len(self._kept) >= self._size:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = (mark.at, value)
 
     def drop(self, key: str) -> None:
         """Forget `key`, and refuse every answer whose read began before now."""
-        self._drops += 1
-        if len(self._dropped) >= self._size:
-            self._dropped.clear()
-            self._floor = self._drops
-        self._dropped[key] = self._drops
-        self._kept.pop(key, None)
+        with self._lock:
+            self._drops += 1
+            if len(self._dropped) >= self._size:
+                self._dropped.clear()
+                self._floor = self._drops
+            self._dropped[key] = self._drops
+            self._kept.pop(key, None)
 
     def clear(self) -> None:
         """Forget everything; reads under way are void."""
-        self._drops += 1
-        self._dropped.clear()
-        self._floor = self._drops
-        self._kept.clear()
+        with self._lock:
+            self._drops += 1
+            self._dropped.clear()
+            self._floor = self._drops
+            self._kept.clear()

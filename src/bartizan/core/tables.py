@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, get_type_
 from bartizan.errors import Misuse
 
 R = TypeVar("R")
+K = TypeVar("K", covariant=True)  # a record in a table or step: they only give it
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
@@ -50,7 +51,7 @@ def _encodes(text: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table(Generic[R]):
+class Table(Generic[K]):
     """Where records of one dataclass rest: its fields are the columns, `key` the only unique one, always text.
 
     `expires` names the column (UTC seconds) after which `purge` may take a row; `version` is raised by every change of
@@ -58,7 +59,7 @@ class Table(Generic[R]):
     """
 
     name: str
-    record: type[R]
+    record: type[K]
     key: str
     version: int = 1
     expires: str | None = None
@@ -68,13 +69,20 @@ class Table(Generic[R]):
     def columns(self) -> dict[str, Column]:
         """By name, in the order of the record."""
         hints = get_type_hints(self.record)
-        return {item.name: _column(item.name, hints[item.name]) for item in fields(self.record)}  # type: ignore[arg-type]
+        found = {item.name: _column(item.name, hints[item.name]) for item in fields(self.record)}  # type: ignore[arg-type]
+        if found.get(self.key) != Column(self.key, str, optional=False):
+            raise Misuse(f"{self.name}: the key is a column of text, never None")
+        if self.expires is not None and (self.expires not in found or found[self.expires].type is not int):
+            raise Misuse(f"{self.name}: expiry is a column of numbers")
+        if not {column for index in self.indexes for column in index} <= found.keys():
+            raise Misuse(f"{self.name}: an index names columns")
+        return found
 
-    def values(self, row: R) -> tuple[Any, ...]:
+    def values(self, row: object) -> tuple[Any, ...]:
         """The row's values in column order."""
         return tuple([getattr(row, name) for name in self.columns])
 
-    def row(self, values: Iterable[Any]) -> R:
+    def row(self, values: Iterable[Any]) -> K:
         """The record of values in column order."""
         return self.record(**dict(zip(self.columns, values, strict=True)))
 
@@ -94,9 +102,13 @@ def _column(name: str, hint: Any) -> Column:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """The backend's clock in UTC seconds, plus a constant."""
+    """The backend's clock in UTC seconds, plus a constant of at most 62 bits, so that the sum is a number we keep."""
 
     plus: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.plus, int) or not -NEVER <= self.plus <= NEVER:
+            raise Misuse("Now() takes a number of at most 62 bits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +145,20 @@ Conditions = Sequence[Is] | Anything
 Assignments = tuple[tuple[str, Any], ...]
 
 
-class _Step(Generic[R]):
-    table: Table[R]
+class _Step(Generic[K]):
+    table: Table[K]
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Insert(_Step[R]):
+class Insert(_Step[K]):
     """Write a row that is not there; with `over`, also over one that meets these conditions (a lapsed lease).
 
     `set` gives columns whose value is the backend's, such as `Now()`.
     """
 
-    table: Table[R]
-    row: R
+    table: Table[K]
+    row: K
     over: Conditions | None = None
     set: Assignments = ()
 
@@ -160,16 +172,18 @@ class Insert(_Step[R]):
             raise Misuse(f"{self.table.name} keeps {self.table.record.__name__}")
         for column in self.table.columns.values():
             column.checked(getattr(self.row, column.name))
+        if not self.key:
+            raise Misuse(f"{self.table.name}: an empty key, which no `find` would reach")
         if self.over is not None:
             object.__setattr__(self, "over", _conditions(self.table, self.over))
         object.__setattr__(self, "set", _assignments(self.table, self.set, adding=False))
 
 
 @dataclass(frozen=True, slots=True)
-class Update(_Step[R]):
+class Update(_Step[K]):
     """Set columns of the row with this key, if it meets every condition."""
 
-    table: Table[R]
+    table: Table[K]
     key: str
     where: Conditions
     set: Assignments
@@ -183,10 +197,10 @@ class Update(_Step[R]):
 
 
 @dataclass(frozen=True, slots=True)
-class Delete(_Step[R]):
+class Delete(_Step[K]):
     """Remove the row with this key, if it meets every condition."""
 
-    table: Table[R]
+    table: Table[K]
     key: str
     where: Conditions
 
@@ -196,10 +210,10 @@ class Delete(_Step[R]):
 
 
 @dataclass(frozen=True, slots=True)
-class Expect(_Step[R]):
+class Expect(_Step[K]):
     """Change nothing: the row meets the conditions, or is missing where that is allowed, until the commit."""
 
-    table: Table[R]
+    table: Table[K]
     key: str
     where: Conditions
     missing: bool = False
@@ -213,10 +227,10 @@ AnyStep = Insert[Any] | Update[Any] | Delete[Any] | Expect[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Ref(Generic[R]):
+class Ref(Generic[K]):
     """One row to read."""
 
-    table: Table[R]
+    table: Table[K]
     key: str
 
     def __post_init__(self) -> None:
@@ -227,8 +241,21 @@ def _key(table: Table[Any], key: Any) -> None:
     table.columns[table.key].checked(key)
 
 
+def checked_find(table: Table[Any], where: Sequence[Is], after: str, limit: int) -> tuple[Is, ...]:
+    """The conditions of a `find`, which may have none."""
+    _key(table, after)
+    checked_limit(limit)
+    return checked_conditions(table, where)
+
+
+def checked_limit(limit: int) -> None:
+    """`Misuse` where a limit limits nothing: a negative one would be none on some backends."""
+    if not isinstance(limit, int) or not 1 <= limit <= LARGEST:
+        raise Misuse("a limit is a number from 1")
+
+
 def checked_conditions(table: Table[Any], where: Sequence[Is]) -> tuple[Is, ...]:
-    """`where`, every value of its column's type; for `find`, which may have none."""
+    """`where`, every value of its column's type."""
     for condition in where:
         column = _named(table, condition.column)
         if isinstance(condition.value, Now):
@@ -260,7 +287,8 @@ def _assignments(table: Table[Any], assigned: Assignments, *, adding: bool) -> A
         if isinstance(value, (Now, Add)):
             if column.type is not int or (isinstance(value, Add) and not adding):
                 raise Misuse(f"{name}: Now() and Add() set numbers, Add() only ones that are there")
-            Column(name, int, optional=False).checked(value.plus if isinstance(value, Now) else value.number)
+            if isinstance(value, Add):
+                Column(name, int, optional=False).checked(value.number)
             out.append((name, value))
         else:
             out.append((name, column.checked(value)))

@@ -130,10 +130,10 @@ def checked_origins(origins: Collection[str]) -> frozenset[str]:
 
 def origin_allowed(allowed: frozenset[str], origin: str) -> bool:
     """Whether the value of an `Origin` header is one of `allowed`, or below the host of one that begins with `*.`."""
+    if "*" in origin or not _ORIGIN.fullmatch(origin):
+        return False
     if origin in allowed:
         return True
-    if not _ORIGIN.fullmatch(origin) or "*" in origin:
-        return False
     host = origin.removeprefix("https://")
     labels = host.split(".")
     return any("https://*." + ".".join(labels[i:]) in allowed for i in range(1, len(labels)))

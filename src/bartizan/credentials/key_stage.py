@@ -20,7 +20,7 @@ class KeyAuthenticator:
     def __init__(self, keys: Keys, kind: Kind, environments: Collection[Environment]) -> None:
         self.slot: Literal["authorization", "x-publishable-key"]
         self.slot = "authorization" if kind == "secret" else "x-publishable-key"
-        self.kinds = frozenset({kind})
+        self.kinds: frozenset[str] = frozenset({kind})
         self.accompanies = kind == "publishable"
         self.recognises = keys.looks_like
         self._keys = keys

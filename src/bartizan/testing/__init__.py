@@ -1,0 +1,29 @@
+"""What tests of a service behind Bartizan need: a clock that stands still, and the contract of stores."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from bartizan.testing.clock import FakeClock
+    from bartizan.testing.contract import BackendContract
+    from bartizan.testing.vectors import vectors_of
+
+__all__ = ["BackendContract", "FakeClock", "vectors_of"]
+
+_HOMES = {
+    "BackendContract": "bartizan.testing.contract",
+    "FakeClock": "bartizan.testing.clock",
+    "vectors_of": "bartizan.testing.vectors",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - loaded with the first name, as the front door does
+
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

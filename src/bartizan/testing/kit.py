@@ -1,0 +1,97 @@
+"""`Kit`: a whole Bartizan for the tests of an application, with a clock to turn and real credentials to send."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bartizan.audit.journal import OutboxJournal
+from bartizan.core.drive import run
+from bartizan.core.events import OUTBOX, AuditEvent, OutboxRow, outbox_row
+from bartizan.core.passage import Decision
+from bartizan.core.ports import Clock, fresh
+from bartizan.core.principal import Principal, SecretPrincipal, callers
+from bartizan.core.ring import new_root
+from bartizan.credentials.key_rows import IssuedKey
+from bartizan.credentials.key_text import Kind
+from bartizan.testing.clock import FakeClock
+from bartizan.wiring import Bartizan
+
+
+class _Journal(OutboxJournal):
+    """A journal that remembers its notes."""
+
+    def __init__(self, clock: Clock, wake: Callable[[], object] = lambda: None) -> None:
+        super().__init__(clock, wake=wake)
+        self._now = clock
+        self.seen: list[OutboxRow] = []
+
+    def note(self, event: AuditEvent, /) -> None:
+        """As `OutboxJournal.note`, and kept."""
+        self.seen.append(outbox_row(event, nanoseconds=self._now.nanoseconds(), entropy=fresh))
+        super().note(event)
+
+
+class _Recorded(Bartizan):
+    _journal = _Journal
+
+
+class Kit:
+    """A fresh `Bartizan` in memory, in the test environment; keyword arguments replace any of its own.
+
+    It issues *real* credentials: production code holds no bypass for tests.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        self.clock = FakeClock()
+        self.decisions: list[Decision] = []
+        url = arguments.pop("url", "memory://")
+        defaults: dict[str, Any] = {
+            "environment": "test",
+            "secrets": [new_root()],
+            "clock": self.clock,
+            "on_decision": self.decisions.append,
+        }
+        self.security = _Recorded(url, **{**defaults, **arguments})
+
+    @property
+    def events(self) -> list[OutboxRow]:
+        """What happened so far, oldest first."""
+        backend = self.security._shared.blocking_side.backend  # noqa: SLF001
+        written = [] if backend is None else run(backend.find(OUTBOX, (), limit=10_000))
+        journal = self.security._shared.journal  # noqa: SLF001
+        notes = journal.seen if isinstance(journal, _Journal) else []
+        return sorted([*written, *notes], key=lambda row: row.at)
+
+    def key(self, *, org: str, kind: Kind = "secret", scopes: Collection[str] = (), **fields: Any) -> IssuedKey:
+        """A new API key."""
+        return self.security.blocking.keys.create(org=org, kind=kind, scopes=scopes, **fields)
+
+    def as_key(self, *, org: str, kind: Kind = "secret", scopes: Collection[str] = (), **fields: Any) -> dict[str, str]:
+        """The headers of a request by a new API key."""
+        return headers_of(self.key(org=org, kind=kind, scopes=scopes, **fields))
+
+
+def headers_of(issued: IssuedKey) -> dict[str, str]:
+    """The headers in which this key travels."""
+    if issued.record.kind == "publishable":
+        return {"X-Publishable-Key": issued.key}
+    return {"Authorization": f"Bearer {issued.key}"}
+
+
+def a_secret_key(*, org: str = "org_1", scopes: Collection[str] = ()) -> SecretPrincipal:
+    """A principal for a test of a plain function: of a real key that a real verifier has seen."""
+    kit = Kit()
+    principal = kit.security.blocking.keys.authenticate(kit.key(org=org, scopes=scopes).key)
+    if not isinstance(principal, SecretPrincipal):
+        raise TypeError("a secret key makes a secret principal")
+    return principal
+
+
+@contextmanager
+def acting_as(principal: Principal) -> Iterator[None]:
+    """Within the block `current_principal()` is this one."""
+    token = callers.set((principal,))
+    try:
+        yield
+    finally:
+        callers.reset(token)

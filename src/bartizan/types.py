@@ -1,0 +1,27 @@
+"""Names for annotations; none of them is ever called."""
+
+from bartizan.core.events import AuditEvent as AuditEvent
+from bartizan.core.passage import (
+    Admit as Admit,
+    Authenticator as Authenticator,
+    Decision as Decision,
+    Refuse as Refuse,
+    Requirement as Requirement,
+)
+from bartizan.core.request import Request as Request
+from bartizan.credentials.key_rows import IssuedKey as IssuedKey, KeyRecord as KeyRecord, KeyRow as KeyRow
+from bartizan.credentials.key_text import ParsedKey as ParsedKey
+
+__all__ = [
+    "Admit",
+    "AuditEvent",
+    "Authenticator",
+    "Decision",
+    "IssuedKey",
+    "KeyRecord",
+    "KeyRow",
+    "ParsedKey",
+    "Refuse",
+    "Request",
+    "Requirement",
+]
