@@ -58,7 +58,7 @@ class OutboxJournal:
                 next(self._lost)
 
     def drain(self) -> int:
-        """Tell every note to the logger `bartizan.audit`, a line of JSON each, and how many were lost; how many were told.
+        """How many notes were told to the logger `bartizan.audit`: a line of JSON each, and how many were lost, if any.
 
         Called by one thread at a time. Whatever a log handler raises loses that note, and is counted.
         """

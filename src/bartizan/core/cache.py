@@ -19,11 +19,11 @@ class Mark(NamedTuple):
     at: int
 
     def since(self, at: int) -> "Mark":
-        """This mark for an answer that came out of another cache, whose own read began at `at`: the older time counts."""
+        """The mark of an answer out of another cache, whose own read began at `at`: the older time counts."""
         return Mark(self.drops, min(self.at, at))
 
 
-def checked_staleness(seconds: float) -> float:
+def checked_staleness(seconds: object) -> float:
     """`seconds` as a staleness bound: from 0 (never serve from a cache) to 300; anything else is `Misuse`."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= LONGEST:  # NaN too
         raise Misuse(f"staleness is a number of seconds from 0 to {LONGEST}")
@@ -78,7 +78,7 @@ class Cache(Generic[V]):
         if now >= latest:
             self._latest = now
         elif latest - now > SLACK:
-            # `now` may be of a thread that waited long. Read after `latest`, the clock is behind it only if it was set back.
+            # `now` may be of a thread that waited long. Read after `latest`, the clock is behind only if set back.
             now = self._clock.nanoseconds()
             if latest - now > SLACK:
                 self.clear()

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, get_type_
 from bartizan.errors import Misuse
 
 R = TypeVar("R")
-K = TypeVar("K", covariant=True)  # a record in a table or step: they only give it
+R_co = TypeVar("R_co", covariant=True)  # a record in a table or step: they only give it
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
@@ -51,7 +51,7 @@ def _encodes(text: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table(Generic[K]):
+class Table(Generic[R_co]):
     """Where records of one dataclass rest: its fields are the columns, `key` the only unique one, always text.
 
     `expires` names the column (UTC seconds) after which `purge` may take a row; `version` is raised by every change of
@@ -59,7 +59,7 @@ class Table(Generic[K]):
     """
 
     name: str
-    record: type[K]
+    record: type[R_co]
     key: str
     version: int = 1
     expires: str | None = None
@@ -82,7 +82,7 @@ class Table(Generic[K]):
         """The row's values in column order."""
         return tuple([getattr(row, name) for name in self.columns])
 
-    def row(self, values: Iterable[Any]) -> K:
+    def row(self, values: Iterable[Any]) -> R_co:
         """The record of values in column order."""
         return self.record(**dict(zip(self.columns, values, strict=True)))
 
@@ -107,7 +107,8 @@ class Now:
     plus: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.plus, int) or not -NEVER <= self.plus <= NEVER:
+        Column("Now()", int, optional=False).checked(self.plus)
+        if not -NEVER <= self.plus <= NEVER:
             raise Misuse("Now() takes a number of at most 62 bits")
 
 
@@ -145,20 +146,20 @@ Conditions = Sequence[Is] | Anything
 Assignments = tuple[tuple[str, Any], ...]
 
 
-class _Step(Generic[K]):
-    table: Table[K]
+class _Step(Generic[R_co]):
+    table: Table[R_co]
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Insert(_Step[K]):
+class Insert(_Step[R_co]):
     """Write a row that is not there; with `over`, also over one that meets these conditions (a lapsed lease).
 
     `set` gives columns whose value is the backend's, such as `Now()`.
     """
 
-    table: Table[K]
-    row: K
+    table: Table[R_co]
+    row: R_co
     over: Conditions | None = None
     set: Assignments = ()
 
@@ -180,10 +181,10 @@ class Insert(_Step[K]):
 
 
 @dataclass(frozen=True, slots=True)
-class Update(_Step[K]):
+class Update(_Step[R_co]):
     """Set columns of the row with this key, if it meets every condition."""
 
-    table: Table[K]
+    table: Table[R_co]
     key: str
     where: Conditions
     set: Assignments
@@ -197,10 +198,10 @@ class Update(_Step[K]):
 
 
 @dataclass(frozen=True, slots=True)
-class Delete(_Step[K]):
+class Delete(_Step[R_co]):
     """Remove the row with this key, if it meets every condition."""
 
-    table: Table[K]
+    table: Table[R_co]
     key: str
     where: Conditions
 
@@ -210,10 +211,10 @@ class Delete(_Step[K]):
 
 
 @dataclass(frozen=True, slots=True)
-class Expect(_Step[K]):
+class Expect(_Step[R_co]):
     """Change nothing: the row meets the conditions, or is missing where that is allowed, until the commit."""
 
-    table: Table[K]
+    table: Table[R_co]
     key: str
     where: Conditions
     missing: bool = False
@@ -227,10 +228,10 @@ AnyStep = Insert[Any] | Update[Any] | Delete[Any] | Expect[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Ref(Generic[K]):
+class Ref(Generic[R_co]):
     """One row to read."""
 
-    table: Table[K]
+    table: Table[R_co]
     key: str
 
     def __post_init__(self) -> None:
@@ -250,7 +251,7 @@ def checked_find(table: Table[Any], where: Sequence[Is], after: str, limit: int)
 
 def checked_limit(limit: int) -> None:
     """`Misuse` where a limit limits nothing: a negative one would be none on some backends."""
-    if not isinstance(limit, int) or not 1 <= limit <= LARGEST:
+    if Column("limit", int, optional=False).checked(limit) < 1:
         raise Misuse("a limit is a number from 1")
 
 

@@ -1,4 +1,4 @@
-"""The upkeep thread: slow and outward work, a job at its interval, one thread in each process, started at first need."""
+"""The upkeep thread: slow and outward work at intervals, one thread in each process, started at first need."""
 
 import atexit
 import logging

@@ -158,4 +158,4 @@ class MemoryBackend:
             ]
             for _, key in gone:
                 del rows[key]
-            return len(gone)
+            return len(gone[:limit])

@@ -139,15 +139,7 @@ class SqliteFile:
     def _carried(self, connection: "Connection", begin: str, plan: Plan[T]) -> T:
         try:
             connection.execute(begin)
-            steps: Generator[Statement, Any, T] = plan()
-            rows: Any = None
-            while True:
-                try:
-                    statement = steps.send(rows)
-                except StopIteration as end:
-                    result: T = end.value
-                    break
-                rows = connection.execute(statement.text, statement.values).fetchall()
+            result = _answer(connection, plan())
             connection.execute("ROLLBACK" if result is None else "COMMIT")
             return result
         except BaseException:
@@ -168,7 +160,7 @@ class SqliteFile:
 
     def _opened(self) -> "Connection":
         try:
-            # O_EXCL: to open and close a file that SQLite has open would drop its locks (sqlite.org/howtocorrupt.html 2.2).
+            # O_EXCL: to open and close a file that SQLite has open drops its locks (sqlite.org/howtocorrupt.html 2.2).
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except FileExistsError:
             pass
@@ -197,6 +189,17 @@ class SqliteFile:
         return Unavailable(Reason.STORE_FAILED)
 
 
+def _answer(connection: "Connection", steps: Generator[Statement, Any, T]) -> T:
+    rows: Any = None
+    try:
+        while True:
+            statement = steps.send(rows)
+            rows = connection.execute(statement.text, statement.values).fetchall()
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
 def _nothing() -> Generator[Statement, Rows, bool]:
     yield from ()
     return True
@@ -218,7 +221,7 @@ class _Blocking:
 
 
 class _Threaded:
-    """Plans carried in threads, so that the event loop never waits for the disk; reads by key at once, where they can."""
+    """Plans carried in threads, so that the event loop never waits; reads by key at once, where they can."""
 
     def __init__(self, file: SqliteFile, threads: Threads) -> None:
         self._file = file

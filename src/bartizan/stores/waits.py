@@ -29,7 +29,7 @@ class AsyncWaits:
         self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Task[Any]]] = WeakKeyDictionary()
 
     async def shared(self, key: str, work: Callable[[], Coroutine[Any, Any, T]], /) -> T:
-        """The answer of `work`, run once for all who ask for `key` meanwhile; one that is cancelled leaves the others."""
+        """The answer of `work`, run once for all who ask for `key` meanwhile; cancelling one leaves the others."""
         loop = asyncio.get_running_loop()
         flights = self._flights.setdefault(loop, {})
         flight = flights.get(key)

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def vectors_of(directory: Path, pattern: str = "*.json") -> list[tuple[str, Any]]:
-    """Every vector of the files below `directory`, each under a name of its own, in the order of the names of the files.
+    """Every vector of the files below `directory`, each under a name of its own, in the order of the files' names.
 
     A file is a JSON array or object of vectors. No file, and a file without a vector, are an `AssertionError`: a test
     over nothing would pass.

@@ -1,0 +1,64 @@
+"""A small shop for many organizations: an ASGI application behind a gate.
+
+    uvicorn shop:app          with BARTIZAN_URL, BARTIZAN_ENVIRONMENT and BARTIZAN_SECRETS in the environment
+"""
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from bartizan import Bartizan, Rule, SecretPrincipal, allow, current_principal
+from bartizan.asgi import GateMiddleware
+
+ORDERS = {"org_1": ["a pair of skates"], "org_2": ["a kite", "a kettle"]}
+
+RULES = [
+    Rule("GET /health", allow.untouched()),
+    Rule("GET /products", allow.publishable_key() | allow.secret_key()),
+    Rule("GET /orgs/{org}/orders", allow.secret_key("orders:read")),
+    Rule("POST /orgs/{org}/orders", allow.secret_key("orders:write")),
+    Rule("/admin/**", allow.secret_key("admin")),
+]
+
+
+async def health(_: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+async def products(_: Request) -> Response:
+    return JSONResponse(["skates", "kite", "kettle"])
+
+
+async def orders(_: Request) -> Response:
+    caller = current_principal(SecretPrincipal)
+    return JSONResponse({"organization": caller.org, "orders": ORDERS.get(caller.org, [])})
+
+
+async def order(request: Request) -> Response:
+    caller = current_principal(SecretPrincipal)
+    ORDERS.setdefault(caller.org, []).append((await request.body()).decode()[:100])
+    return JSONResponse({"orders": len(ORDERS[caller.org])}, status_code=201)
+
+
+async def admin(_: Request) -> Response:
+    return PlainTextResponse("the keys to everything")
+
+
+def behind_a_gate(security: Bartizan) -> GateMiddleware:
+    """The shop, with the gate before it."""
+    routes = [
+        Route("/health", health),
+        Route("/products", products),
+        Route("/orgs/{org}/orders", orders),
+        Route("/orgs/{org}/orders", order, methods=["POST"]),
+        Route("/admin", admin),
+        Route("/admin/keys", admin),
+    ]
+    return GateMiddleware(Starlette(routes=routes), security.gate(RULES))
+
+
+def __getattr__(name: str) -> GateMiddleware:
+    if name == "app":
+        return behind_a_gate(Bartizan.from_env())
+    raise AttributeError(name)
