@@ -1,7 +1,6 @@
 """The services without `await`: one line for each method, no signature written twice."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Final
 
 from bartizan.core.drive import Blocking, blocking
 from bartizan.credentials.keys import Keys
@@ -10,11 +9,11 @@ from bartizan.credentials.keys import Keys
 class BlockingKeys(Blocking):
     """`Keys` for WSGI, scripts and the command line."""
 
-    create = blocking(Keys.create)
-    get = blocking(Keys.get)
-    list = blocking(Keys.list)
-    rotate = blocking(Keys.rotate)
-    revoke = blocking(Keys.revoke)
-    disable = blocking(Keys.disable)
-    enable = blocking(Keys.enable)
-    authenticate = blocking(Keys.authenticate)
+    create: Final = blocking(Keys.create)
+    get: Final = blocking(Keys.get)
+    list: Final = blocking(Keys.list)
+    rotate: Final = blocking(Keys.rotate)
+    revoke: Final = blocking(Keys.revoke)
+    disable: Final = blocking(Keys.disable)
+    enable: Final = blocking(Keys.enable)
+    authenticate: Final = blocking(Keys.authenticate)

@@ -93,7 +93,7 @@ class Misuse(BartizanError, ValueError):  # noqa: N818 - named after the finding
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.args = (text,)
+        Exception.__init__(self, text)
 
 
 class Rejected(BartizanError):  # noqa: N818

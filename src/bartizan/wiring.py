@@ -154,17 +154,19 @@ class _Shared:
         self.environment = environment
         self.clock: Clock = SystemClock() if clock is None else SteppedClock(clock)
         self.ring = ring
-        self.form = None if ring is None else KeyFormat.over(ring, environment=environment, key_prefix=key_prefix)
+        self.form: KeyFormat | None = (
+            None if ring is None else KeyFormat.over(ring, environment=environment, key_prefix=key_prefix)
+        )
         self.cache: Cache[Entry] = Cache(clock=self.clock, staleness=staleness)
-        self.upkeep = Upkeep()
-        self.journal = journal(self.clock, wake=self.upkeep.need)
-        self.uses = KeyUses(self.upkeep.need)
+        self.upkeep: Upkeep = Upkeep()
+        self.journal: OutboxJournal = journal(self.clock, wake=self.upkeep.need)
+        self.uses: KeyUses = KeyUses(self.upkeep.need)
         self.on_decision = on_decision
-        self.store = None if url is None else _store(url, self.clock)
+        self.store: Store | None = None if url is None else _store(url, self.clock)
         backend, blocking = (None, None) if self.store is None else (self.store.asynchronous, self.store.blocking)
-        self.threads = Threads()
-        self.side = _Side(self, AsyncWaits(), backend)
-        self.blocking_side = _Side(self, BlockingWaits(), blocking)
+        self.threads: Threads = Threads()
+        self.side: _Side = _Side(self, AsyncWaits(), backend)
+        self.blocking_side: _Side = _Side(self, BlockingWaits(), blocking)
         self.upkeep.add(self.journal.drain, every=1)
         if blocking is not None:
             self.upkeep.add(lambda: run(self.uses.write(blocking)), every=USED_EVERY)

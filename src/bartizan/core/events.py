@@ -38,13 +38,13 @@ class AuditEvent:
     ) -> None:
         if name not in NAMES:
             raise Misuse("an event is named in core/events.NAMES")
-        self.name = name
-        self.org = org
-        self.actor = actor
-        self.target = target
+        self.name: str = name
+        self.org: str | None = org
+        self.actor: str = actor
+        self.target: str | None = target
         self.outcome = outcome
-        self.reason = reason
-        self.data = data
+        self.reason: Reason | None = reason
+        self.data: Mapping[str, Json] | None = data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

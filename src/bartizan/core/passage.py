@@ -19,7 +19,7 @@ class Way:
     __slots__ = ("kinds",)
 
     def __init__(self, kinds: Kinds) -> None:
-        self.kinds = kinds
+        self.kinds: Kinds = kinds
 
 
 class Shortfall:
@@ -28,7 +28,7 @@ class Shortfall:
     __slots__ = ("scopes",)
 
     def __init__(self, scopes: Kinds = frozenset()) -> None:
-        self.scopes = scopes
+        self.scopes: Kinds = scopes
 
 
 class Requirement(ABC):
@@ -60,9 +60,9 @@ class All(Requirement):
     def __init__(self, a: Requirement, b: Requirement) -> None:
         if _requirement(a).alone or _requirement(b).alone:
             raise Misuse("public() and untouched() stand alone")
-        self.sides = (a, b)
-        self.ways = frozenset(x | y for x in a.ways for y in b.ways)
-        self.alternative = a.alternative and b.alternative
+        self.sides: tuple[Requirement, Requirement] = (a, b)
+        self.ways: frozenset[Kinds] = frozenset(x | y for x in a.ways for y in b.ways)
+        self.alternative: bool = a.alternative and b.alternative
 
     def met_by(self, held: Held, /) -> Sequence[Way] | Shortfall:
         """The pairs of ways that hold."""
@@ -83,8 +83,8 @@ class Either(Requirement):
             raise Misuse("public() and untouched() stand alone")
         if not (a.alternative and b.alternative):
             raise Misuse("optional() stands alone or under &: write optional(a | b)")
-        self.sides = (a, b)
-        self.ways = a.ways | b.ways
+        self.sides: tuple[Requirement, Requirement] = (a, b)
+        self.ways: frozenset[Kinds] = a.ways | b.ways
 
     def met_by(self, held: Held, /) -> Sequence[Way] | Shortfall:
         """The ways of both sides."""
@@ -127,10 +127,10 @@ class Rule:
             raise Misuse("a rule without a pattern matches nothing")
         if isinstance(body_limit, bool) or body_limit < 0:
             raise Misuse("body_limit is a number of bytes")
-        self.requirement = _requirement(requirement)
-        self.options = options
-        self.body_limit = body_limit
-        self.unsafe_encoded_slash = unsafe_encoded_slash
+        self.requirement: Requirement = _requirement(requirement)
+        self.options: tuple[Option, ...] = options
+        self.body_limit: int = body_limit
+        self.unsafe_encoded_slash: bool = unsafe_encoded_slash
 
     def __repr__(self) -> str:
         return f"Rule({', '.join(self.patterns)!r})"
@@ -161,11 +161,11 @@ class Admit:
     def __init__(
         self, rule: Rule, held: Held, callers: tuple[Principal, ...], params: Mapping[str, str], headers: HeaderPairs
     ) -> None:
-        self.rule = rule
-        self.held = held
-        self.callers = callers
-        self.params = params
-        self.headers = headers
+        self.rule: Rule = rule
+        self.held: Held = held
+        self.callers: tuple[Principal, ...] = callers
+        self.params: Mapping[str, str] = params
+        self.headers: HeaderPairs = headers
         self.ends: list[Callable[[int], Awaitable[None]]] | None = None
 
     @property
@@ -180,10 +180,10 @@ class Refuse:
     __slots__ = ("body", "error", "headers", "status")
 
     def __init__(self, error: BartizanError, status: int, headers: HeaderPairs, body: bytes) -> None:
-        self.error = error
-        self.status = status
-        self.headers = headers
-        self.body = body
+        self.error: BartizanError = error
+        self.status: int = status
+        self.headers: HeaderPairs = headers
+        self.body: bytes = body
 
 
 class Decision:
@@ -201,13 +201,13 @@ class Decision:
         principal: Principal | None,
         nanoseconds: int,
     ) -> None:
-        self.rule = rule
-        self.admitted = admitted
-        self.enforced = True
-        self.status = status
-        self.reason = reason
-        self.principal = principal
-        self.nanoseconds = nanoseconds
+        self.rule: str | None = rule
+        self.admitted: bool = admitted
+        self.enforced: bool = True
+        self.status: int = status
+        self.reason: str = reason
+        self.principal: Principal | None = principal
+        self.nanoseconds: int = nanoseconds
 
 
 def checked_scopes(scopes: Collection[str], what: str = "scopes") -> Kinds:

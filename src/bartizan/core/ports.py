@@ -31,7 +31,10 @@ class SystemClock:
         """As `Clock`."""
         return time.time_ns() // 1_000_000_000
 
-    nanoseconds = staticmethod(time.time_ns)
+    @staticmethod
+    def nanoseconds() -> int:
+        """As `Clock`."""
+        return time.time_ns()
 
 
 class SteppedClock:
@@ -40,7 +43,7 @@ class SteppedClock:
     __slots__ = ("seconds",)
 
     def __init__(self, seconds: Callable[[], int]) -> None:
-        self.seconds = seconds
+        self.seconds: Callable[[], int] = seconds
 
     def nanoseconds(self) -> int:
         """As `Clock`."""

@@ -5,7 +5,7 @@ A principal exists only because a verifier made it: every other way to come by o
 """
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar, overload
 
 from bartizan.errors import Misuse, Reason, Unauthenticated, WrongCredential
 
@@ -29,13 +29,11 @@ class Verified:
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise Misuse("verified values do not change")
 
-    __delattr__ = cast("Any", __setattr__)
+    def __delattr__(self, name: str) -> NoReturn:
+        raise Misuse("verified values do not change")
 
     def __reduce_ex__(self, _: Any) -> NoReturn:
         raise Misuse(_MADE_ELSEWHERE)
-
-    __copy__ = __reduce_ex__
-    __deepcopy__ = __reduce_ex__
 
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: Any) -> NoReturn:

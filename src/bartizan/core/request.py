@@ -28,14 +28,14 @@ class Request:
         raw_path: bytes | None = None,
         mount: str = "",
     ) -> None:
-        self.method = method
-        self.path = path
-        self.headers = headers
-        self.client = client
-        self.scheme = scheme
-        self.query = query
-        self.raw_path = raw_path
-        self.mount = mount
+        self.method: str = method
+        self.path: str = path
+        self.headers: Pairs = headers
+        self.client: tuple[str, int] | None = client
+        self.scheme: str = scheme
+        self.query: bytes = query
+        self.raw_path: bytes | None = raw_path
+        self.mount: str = mount
         self.slots: Any = None  # the gate's one scan of the headers
 
     def header(self, name: str) -> str | None:

@@ -52,7 +52,7 @@ class Subkey:
     __slots__ = ("_inner", "_outer", "root_id")
 
     def __init__(self, root_id: str, key: bytes) -> None:
-        self.root_id = root_id
+        self.root_id: str = root_id
         block = key.ljust(64, b"\0")
         self._inner = sha256(block.translate(_INNER))
         self._outer = sha256(block.translate(_OUTER))
@@ -81,7 +81,7 @@ class SecretRing:
     `bartizan/v1` and the info label, purpose, environment and issuer (or nothing), each behind its length.
     """
 
-    __slots__ = ("_roots", "subkey")
+    __slots__ = ("_cached", "_roots")
 
     def __init__(self, secrets: Sequence[str]) -> None:
         if isinstance(secrets, str):
@@ -95,7 +95,7 @@ class SecretRing:
         if not roots:
             raise Misuse(f"secrets is empty: {MAKE_ONE}")
         self._roots = roots
-        self.subkey = lru_cache(maxsize=256)(self._derived)
+        self._cached = lru_cache(maxsize=256)(self._derived)
 
     def __iter__(self) -> Iterator[str]:
         """The ids, newest first."""
@@ -106,8 +106,11 @@ class SecretRing:
         """The id of the root that writes."""
         return next(iter(self._roots))
 
-    def _derived(self, root_id: str, purpose: Purpose, environment: Environment, issuer: str = "") -> Subkey | None:
+    def subkey(self, root_id: str, purpose: Purpose, environment: Environment, issuer: str = "") -> Subkey | None:
         """The subkey of one root for one purpose in one environment; None where the ring has no such root."""
+        return self._cached(root_id, purpose, environment, issuer)
+
+    def _derived(self, root_id: str, purpose: Purpose, environment: Environment, issuer: str) -> Subkey | None:
         root = self._roots.get(root_id)
         if root is None:
             return None

@@ -40,8 +40,11 @@ class KeyFormat:
         self._ring = ring
         self._environment = checked_environment(environment)
         self._entropy = entropy
-        self.text = KeyText(key_prefix)
-        self.parse = self.text.parse
+        self.text: KeyText = KeyText(key_prefix)
+
+    def parse(self, text: str) -> ParsedKey:
+        """The parts of a key, without a look at any row: `kind`, `environment`, `id`; else `InvalidKey`."""
+        return self.text.parse(text)
 
     def issue(
         self,

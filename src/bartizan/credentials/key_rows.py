@@ -73,8 +73,8 @@ class IssuedKey:
     __slots__ = ("key", "record")
 
     def __init__(self, key: str, record: KeyRecord) -> None:
-        self.key = key
-        self.record = record
+        self.key: str = key
+        self.record: KeyRecord = record
 
     def __repr__(self) -> str:
         return f"<IssuedKey {self.record.id}>"
@@ -204,8 +204,8 @@ class Entry:
             self._stopped = Reason.KEY_REVOKED
         elif row.disabled_at is not None:
             self._stopped = Reason.KEY_DISABLED
-        self.used = 0  # when a use was last noted, for the service
-        self.origins = None if row.origins is None else frozenset[str](json.loads(row.origins))
+        self.used: int = 0  # when a use was last noted, for the service
+        self.origins: frozenset[str] | None = None if row.origins is None else frozenset(json.loads(row.origins))
         kind: type[SecretPrincipal | PublishablePrincipal]
         kind = SecretPrincipal if row.kind == "secret" else PublishablePrincipal
         self.principal: KeyPrincipal = verified(

@@ -21,11 +21,14 @@ class KeyAuthenticator:
         self.slot: Literal["authorization", "x-publishable-key"]
         self.slot = "authorization" if kind == "secret" else "x-publishable-key"
         self.kinds: frozenset[str] = frozenset({kind})
-        self.accompanies = kind == "publishable"
-        self.recognises = keys.looks_like
+        self.accompanies: bool = kind == "publishable"
         self._keys = keys
         self._kind = kind
         self._environments = frozenset(environments)
+
+    def recognises(self, presented: bytes, /) -> bool:
+        """Whether the value begins as a key of ours, of either kind."""
+        return self._keys.looks_like(presented)
 
     async def authenticate(self, presented: bytes, request: Request, /) -> Principal:
         """The key's caller."""

@@ -30,7 +30,7 @@ class ParsedKey:
     def __init__(self, kind: Kind, environment: Environment, key_id: str, secret: bytes) -> None:
         self.kind = kind
         self.environment = environment
-        self.id = key_id
+        self.id: str = key_id
         self._secret = secret
 
     def __repr__(self) -> str:

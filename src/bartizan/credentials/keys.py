@@ -57,7 +57,6 @@ class Keys:
         self._waits = waits
         self._ring = ring
         self._form = form
-        self.looks_like = form.text.looks_like
         self._own = frozenset({environment})
         self._environment = environment
         self._clock = clock
@@ -66,6 +65,10 @@ class Keys:
         self._uses = uses
 
     # --- verification ---
+
+    def looks_like(self, presented: bytes) -> bool:
+        """Whether the value begins as a key of ours, however it goes on."""
+        return self._form.text.looks_like(presented)
 
     async def authenticate(self, key: str, *, environments: Collection[Environment] | None = None) -> KeyPrincipal:
         """The caller whose key this is; `InvalidKey` for whatever is wrong with it, always the same to see.

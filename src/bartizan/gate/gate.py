@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
+from typing import Final
 
 from bartizan.core.drive import Blocking, blocking
 from bartizan.core.events import AuditEvent, Journal
@@ -206,9 +207,9 @@ class BlockingGate(Blocking):
     """`Gate` for programs without an event loop."""
 
     _service: Gate
-    check = blocking(Gate.check)
-    end = blocking(Gate.end)
-    recheck = blocking(Gate.recheck)
+    check: Final = blocking(Gate.check)
+    end: Final = blocking(Gate.end)
+    recheck: Final = blocking(Gate.recheck)
 
     def refusal(self, error: BartizanError, request: Request) -> Refuse:
         """As `Gate.refusal`."""

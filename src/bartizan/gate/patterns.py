@@ -25,13 +25,13 @@ class Pattern:
     __slots__ = ("methods", "names", "plan", "rest", "rest_name", "rule", "shape", "text")
 
     def __init__(self, text: str, rule: Rule) -> None:
-        self.text = text
-        self.rule = rule
+        self.text: str = text
+        self.rule: Rule = rule
         self.plan: Any = None  # the gate's, made once
         listed, space, path = text.partition(" ")
         if not space:
             listed, path = "", text
-        self.methods = frozenset(listed.split("|")) if space else None
+        self.methods: frozenset[str] | None = frozenset(listed.split("|")) if space else None
         if self.methods is not None and not self.methods <= METHODS:
             raise Misuse(f"{text!r}: methods are upper case, of {', '.join(sorted(METHODS))}, before one space")
         if not path.startswith("/"):
@@ -56,10 +56,10 @@ class Pattern:
         all_names = [name for _, name in names] + [rest_name or ""]
         if len(set(all_names)) != len(all_names):
             raise Misuse(f"{text!r}: a name stands once")
-        self.shape = tuple(shape)
-        self.names = tuple(names)
-        self.rest = rest_name is not None
-        self.rest_name = rest_name or ""
+        self.shape: tuple[str | None, ...] = tuple(shape)
+        self.names: tuple[tuple[int, str], ...] = tuple(names)
+        self.rest: bool = rest_name is not None
+        self.rest_name: str = rest_name or ""
 
 
 class Leaf:
@@ -70,7 +70,7 @@ class Leaf:
     def __init__(self) -> None:
         self.by_method: dict[str, Pattern] = {}
         self.other: Pattern | None = None
-        self.allow = ""
+        self.allow: str = ""
 
     def add(self, pattern: Pattern) -> None:
         """Take a pattern; two that name one method, or two that name none, are `Misuse`."""

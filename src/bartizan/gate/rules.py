@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from bartizan.core.passage import Admit, HeaderPairs, Rule
+from bartizan.core.passage import Admit, HeaderPairs, Requirement, Rule
 from bartizan.errors import Misuse
 from bartizan.gate.patterns import Pattern, Table
 
@@ -15,14 +15,14 @@ class Plan:
 
     def __init__(self, pattern: Pattern, schemes: dict[str, bytes]) -> None:
         rule = pattern.rule
-        self.pattern = pattern
-        self.rule = rule
-        self.requirement = rule.requirement
+        self.pattern: Pattern = pattern
+        self.rule: Rule = rule
+        self.requirement: Requirement = rule.requirement
         self.look: Literal["away", "nothing", "caller"] = rule.requirement.look
         self.kinds: frozenset[str] = frozenset().union(*rule.requirement.ways)
-        self.optional = self.look == "caller" and frozenset() in rule.requirement.ways
-        self.org = next((place for place, name in pattern.names if name == "org"), None)
-        self.away = Admit(rule, {}, (), {}, [])  # what untouched() answers with, every time
+        self.optional: bool = self.look == "caller" and frozenset() in rule.requirement.ways
+        self.org: int | None = next((place for place, name in pattern.names if name == "org"), None)
+        self.away: Admit = Admit(rule, {}, (), {}, [])  # what untouched() answers with, every time
         self.challenge: HeaderPairs = [
             (b"www-authenticate", scheme)
             for scheme in dict.fromkeys(schemes[kind] for kind in sorted(self.kinds) if kind in schemes)

@@ -30,7 +30,7 @@ class Upkeep:
     """
 
     def __init__(self, *, interval: float = 1.0, tick: Callable[[], float] = time.monotonic) -> None:
-        self.failures = 0
+        self.failures: int = 0
         self._interval = interval
         self._tick = tick
         self._jobs: list[_Job] = []

@@ -64,8 +64,8 @@ class SqliteFile:
         self._idle: dict[float, list[Connection]] = {0: [], BUSY_FOR: []}  # reading connections, by their patience
         self._threads = Threads()
         clock = clock or SystemClock()
-        self.blocking = SqlBackend(DIALECT, _Blocking(self), clock)
-        self.asynchronous = SqlBackend(DIALECT, _Threaded(self, self._threads), clock)
+        self.blocking: SqlBackend = SqlBackend(DIALECT, _Blocking(self), clock)
+        self.asynchronous: SqlBackend = SqlBackend(DIALECT, _Threaded(self, self._threads), clock)
 
     def close(self) -> None:
         """Wait for what is under way and let go of the file; the next use opens it again."""

@@ -42,7 +42,7 @@ class Kit:
     """
 
     def __init__(self, **arguments: Any) -> None:
-        self.clock = FakeClock()
+        self.clock: FakeClock = FakeClock()
         self.decisions: list[Decision] = []
         url = arguments.pop("url", "memory://")
         defaults: dict[str, Any] = {
@@ -51,7 +51,7 @@ class Kit:
             "clock": self.clock,
             "on_decision": self.decisions.append,
         }
-        self.security = _Recorded(url, **{**defaults, **arguments})
+        self.security: Bartizan = _Recorded(url, **{**defaults, **arguments})
 
     @property
     def events(self) -> list[OutboxRow]:
