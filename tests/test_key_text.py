@@ -30,7 +30,7 @@ def recheck(body: str) -> str:
     return body + checksum(body)
 
 
-def test_lengths_and_shape():
+def test_lengths_and_shape() -> None:
     for text, extra in ((plain, 0), (branded, 5)):
         secret, _ = text.new("secret", "live", fresh)
         publishable, _ = text.new("publishable", "test", fresh)
@@ -42,7 +42,7 @@ def test_lengths_and_shape():
 
 @pytest.mark.parametrize("detector", [TRUFFLEHOG_STRIPE, DETECT_SECRETS_STRIPE, GITLEAKS_STRIPE])
 @pytest.mark.parametrize("text", [plain, branded])
-def test_stripe_scanners_do_not_match(detector, text):
+def test_stripe_scanners_do_not_match(detector: re.Pattern[str], text: KeyText) -> None:
     for _ in range(100):
         for kind in KINDS:
             key, _ = text.new(kind, "live", fresh)
@@ -51,7 +51,7 @@ def test_stripe_scanners_do_not_match(detector, text):
     assert detector.search("sk_live_" + "a" * 49) is not None  # the detectors do match what they are for
 
 
-def test_parse_gives_the_parts():
+def test_parse_gives_the_parts() -> None:
     key, made = plain.new("secret", "live", fresh)
 
     parsed = plain.parse(key)
@@ -61,7 +61,7 @@ def test_parse_gives_the_parts():
     assert key[25:68] not in repr(parsed)
 
 
-def test_k2_kind_environment_brand_edited_without_checksum():
+def test_k2_kind_environment_brand_edited_without_checksum() -> None:
     secret, _ = plain.new("secret", "test", fresh)
     publishable, _ = plain.new("publishable", "test", fresh)
     for edited in (
@@ -77,7 +77,7 @@ def test_k2_kind_environment_brand_edited_without_checksum():
             assert refused.value.reason is Reason.MALFORMED_KEY
 
 
-def test_k5_parsing_is_strict_and_echoes_nothing():
+def test_k5_parsing_is_strict_and_echoes_nothing() -> None:
     key, _ = plain.new("secret", "live", fresh)
     hostile = [
         "", " ", "\0", key + "\0", key + "\n", "\n" + key, " " + key, key + " ", key.upper(), key.lower(), key * 2,
@@ -93,7 +93,7 @@ def test_k5_parsing_is_strict_and_echoes_nothing():
 
 
 @given(place=st.integers(0, 73), to=st.sampled_from(ALPHABET + "_-. \n\0é"))
-def test_every_one_character_change_is_refused(place, to):
+def test_every_one_character_change_is_refused(place: int, to: str) -> None:
     key = "sk_live_0123456789abcdef_" + "A" * 43
     key = recheck(key)
     changed = key[:place] + to + key[place + 1 :]
@@ -102,20 +102,20 @@ def test_every_one_character_change_is_refused(place, to):
             plain.parse(changed)
 
 
-def test_brands_that_are_refused():
+def test_brands_that_are_refused() -> None:
     for brand in ("", "a", "sk", "pk", "rk", "live", "test", "Acme", "a_b", "1ab", "a" * 17, "é1", "ab\n"):
         with pytest.raises(Misuse):
             KeyText(brand)
 
 
 @given(st.binary(min_size=32, max_size=32))
-def test_base62_is_reversible(data):
+def test_base62_is_reversible(data: bytes) -> None:
     text = base62(data, 43)
     assert len(text) == 43
     assert unbase62(text, 32) == data
 
 
-def test_base62_limits():
+def test_base62_limits() -> None:
     assert unbase62("z" * 43, 32) is None
     assert unbase62("é" * 43, 32) is None
     with pytest.raises(OverflowError):
@@ -123,5 +123,5 @@ def test_base62_limits():
 
 
 @given(st.lists(st.binary()), st.lists(st.binary()))
-def test_joined_is_injective(a, b):
+def test_joined_is_injective(a: list[bytes], b: list[bytes]) -> None:
     assert (joined(*a) == joined(*b)) == (a == b)

@@ -17,7 +17,7 @@ ROOT = "bzs_00000001_" + "1" * 43
 ROOT += checksum(ROOT)
 
 
-def test_subkeys_are_hkdf_of_rfc_5869():
+def test_subkeys_are_hkdf_of_rfc_5869() -> None:
     root = unbase62(ROOT[13:-6], 32)
     assert root is not None
     for purpose in Purpose:
@@ -30,7 +30,7 @@ def test_subkeys_are_hkdf_of_rfc_5869():
                 assert key.mac(b"message") == hmac.digest(expected, b"message", "sha256")
 
 
-def test_purposes_pairwise_distinct():
+def test_purposes_pairwise_distinct() -> None:
     ring = SecretRing([ROOT, new_root()])
     macs = [
         key.mac(b"same")
@@ -44,14 +44,14 @@ def test_purposes_pairwise_distinct():
 
 
 @given(st.binary(min_size=32, max_size=32), st.binary(), st.binary())
-def test_prefix_states_give_hmac(key, head, rest):
+def test_prefix_states_give_hmac(key: bytes, head: bytes, rest: bytes) -> None:
     expected = hmac.digest(key, head + rest, "sha256")
     begun = Subkey("id", key).begin(head)
     assert begun.finish(rest) == expected
     assert begun.finish(rest) == expected  # a state is used many times
 
 
-def test_passphrase_secret_refused():
+def test_passphrase_secret_refused() -> None:
     for text in (
         "", "changeme" * 4, "bzs_", "x" * 63, ROOT[:-1], ROOT + "0", ROOT + "\n", " " + ROOT, ROOT.lower(),
         ROOT[:-1] + "é", "bzs_00000001_" + "z" * 43 + checksum("bzs_00000001_" + "z" * 43), "bzs_00000001_" + "1" * 49,
@@ -60,7 +60,7 @@ def test_passphrase_secret_refused():
             SecretRing([text])
 
 
-def test_ring_takes_a_list_of_different_roots():
+def test_ring_takes_a_list_of_different_roots() -> None:
     with pytest.raises(Misuse, match="not one text"):
         SecretRing(ROOT)
     with pytest.raises(Misuse, match="empty"):
@@ -74,7 +74,7 @@ def test_ring_takes_a_list_of_different_roots():
     assert ring.subkey("unknown0", Purpose.APIKEY_PEPPER, "live") is None
 
 
-def test_secrets_do_not_show_or_travel():
+def test_secrets_do_not_show_or_travel() -> None:
     ring = SecretRing([ROOT])
     key = ring.subkey("00000001", Purpose.APIKEY_PEPPER, "live")
     assert key is not None
@@ -86,7 +86,7 @@ def test_secrets_do_not_show_or_travel():
             copy.copy(value)
 
 
-def test_the_command_makes_a_good_secret():
+def test_the_command_makes_a_good_secret() -> None:
     out = subprocess.run(
         [sys.executable, "-m", "bartizan", "secret"], capture_output=True, text=True, check=True, timeout=60
     )

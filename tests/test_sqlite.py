@@ -125,9 +125,9 @@ def test_two_files_over_one_path(path: Path) -> None:
 
 
 def test_wrong_paths(tmp_path: Path) -> None:
-    for path in ("", ":memory:"):
+    for name in ("", ":memory:"):
         with pytest.raises(Misuse, match="memory://"):
-            SqliteFile(path)
+            SqliteFile(name)
     (tmp_path / "file").write_bytes(b"not a database, but long enough to be one" * 100)
     for path, text in [
         (tmp_path, "directory"),
@@ -492,3 +492,31 @@ def test_fork_of_an_opened_store(path: Path, used: str, outcome: str) -> None:
     command = [sys.executable, "-c", FORK, str(path), used]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == outcome
+
+
+MANY = """
+import os, sys
+from bartizan.core.drive import run
+from bartizan.core.tables import Insert
+from bartizan.stores.sqlite import SqliteFile
+from bartizan.testing.samples import SAMPLES, Sample
+for turn in range(8):
+    gate, opener = os.pipe()
+    children = []
+    for number in range(6):
+        child = os.fork()
+        if not child:
+            os.close(opener)
+            os.read(gate, 1)
+            store = SqliteFile(f"{sys.argv[1]}{turn}").blocking
+            os._exit(0 if run(store.change(Insert(SAMPLES, Sample(id="row", number=number)))) is None else 7)
+        children.append(child)
+    os.close(opener)
+    print(*sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_processes_that_make_one_file(path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", MANY, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["0 0 0 0 0 7"] * 8, done.stderr

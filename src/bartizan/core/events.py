@@ -14,6 +14,7 @@ NAMES = frozenset({
     "key.created", "key.rotated", "key.revoked", "key.disabled", "key.enabled", "key.row_edited",
     "request.refused", "observer.failed", "organization.named",
 })  # fmt: skip
+Outcome = Literal["success", "refused"]
 SYSTEM = "system"  # the actor where nobody is current: a script, a start-up hook
 
 
@@ -32,7 +33,7 @@ class AuditEvent:
         org: str | None,
         actor: str,
         target: str | None = None,
-        outcome: Literal["success", "refused"] = "success",
+        outcome: Outcome = "success",
         reason: Reason | None = None,
         data: Mapping[str, Json] | None = None,
     ) -> None:
@@ -42,7 +43,7 @@ class AuditEvent:
         self.org: str | None = org
         self.actor: str = actor
         self.target: str | None = target
-        self.outcome = outcome
+        self.outcome: Outcome = outcome
         self.reason: Reason | None = reason
         self.data: Mapping[str, Json] | None = data
 

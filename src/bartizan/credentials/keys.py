@@ -290,7 +290,9 @@ class Keys:
     def _noticed(self, row: KeyRow) -> bool:
         whole = intact(self._ring, row)
         if not whole:
-            self._journal.note(self._event("key.row_edited", row, outcome="refused", reason=Reason.KEY_ROW_EDITED))
+            event = self._event("key.row_edited", row)
+            event.outcome, event.reason = "refused", Reason.KEY_ROW_EDITED
+            self._journal.note(event)
         return whole
 
     def _shown(self, row: KeyRow, use: KeyUse | None) -> KeyRecord:

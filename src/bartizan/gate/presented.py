@@ -30,7 +30,7 @@ _WANTED: Final = {name: slot for slot, name in enumerate(_NAMES)} | {
     b"x-http-method": OVERRIDE,
 }
 _EMPTY: Final = (None,) * len(_NAMES)
-_BEARER = regex(rb"bearer +", flags=2)  # IGNORECASE
+_BEARER = regex(rb"bearer(?: +|\Z)", flags=2)  # IGNORECASE
 _QUERY_NAMES = frozenset({b"api_key", b"access_token"})
 
 Slots = list[bytes | None]

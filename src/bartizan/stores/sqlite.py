@@ -5,6 +5,7 @@ at a time. Opening does no input or output: all of it is made at first use.
 """
 
 import os
+import time
 from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
@@ -168,25 +169,42 @@ class SqliteFile:
             raise Misuse(f"{self._path}: the file cannot be made: its directory must exist and be writable") from None
         connection = self._connected(BUSY_FOR)
         try:
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            mode = self._write_ahead(connection)
             connection.execute("PRAGMA synchronous = FULL")
             (encoding,) = connection.execute("PRAGMA encoding").fetchone()
             if mode != "wal":
                 raise Misuse(f"{self._path}: write-ahead logging does not work there: use a local file system")
             if encoding != "UTF-8":
                 raise Misuse(f"{self._path}: the database is not in UTF-8, so that text would have another order")
+            # SQLite opens a file that it may not write all the same, and says so at the first change only.
+            connection.executescript("BEGIN IMMEDIATE; CREATE TABLE bartizan_written (a); ROLLBACK")
         except BaseException:
             connection.close()
             raise
         return connection
 
+    def _write_ahead(self, connection: "Connection") -> Any:
+        deadline = time.monotonic() + BUSY_FOR
+        while True:
+            try:
+                return connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            except self._sqlite3.OperationalError as error:
+                # Two that make a new file at the same time are told so at once: SQLite does not wait in this case.
+                if _code(error) not in _BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
+
     def _failure(self, error: Any) -> Misuse | Unavailable:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        code = _code(error)
         if code in _BUSY:
             return Unavailable(Reason.STORE_BUSY)
         if code in _OPERATOR and not self._used:
             return Misuse(f"{self._path}: {_OPERATOR[code]}")
         return Unavailable(Reason.STORE_FAILED)
+
+
+def _code(error: Any) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code; an error of the module itself has none
 
 
 def _answer(connection: "Connection", steps: Generator[Statement, Any, T]) -> T:

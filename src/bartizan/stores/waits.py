@@ -38,6 +38,8 @@ class AsyncWaits:
             def forget(ended: asyncio.Task[Any]) -> None:
                 if flights.get(key) is ended:
                     del flights[key]
+                if not ended.cancelled():
+                    ended.exception()  # looked at, or a flight whose waiters all left would be reported
 
             alone = Context()
             flight = flights[key] = loop.create_task(alone.run(work), context=alone)

@@ -11,6 +11,7 @@ from bartizan.core.passage import Decision
 from bartizan.core.ports import Clock, fresh
 from bartizan.core.principal import Principal, SecretPrincipal, callers
 from bartizan.core.ring import new_root
+from bartizan.core.tables import Insert
 from bartizan.credentials.key_rows import IssuedKey
 from bartizan.credentials.key_text import Kind
 from bartizan.testing.clock import FakeClock
@@ -24,11 +25,20 @@ class _Journal(OutboxJournal):
         super().__init__(clock, wake=wake)
         self._now = clock
         self.seen: list[OutboxRow] = []
+        self.order: dict[str, int] = {}  # a clock that stands still cannot tell which came first
 
     def note(self, event: AuditEvent, /) -> None:
         """As `OutboxJournal.note`, and kept."""
-        self.seen.append(outbox_row(event, nanoseconds=self._now.nanoseconds(), entropy=fresh))
+        row = outbox_row(event, nanoseconds=self._now.nanoseconds(), entropy=fresh)
+        self.seen.append(row)
+        self.order[row.id] = len(self.order)
         super().note(event)
+
+    def within(self, event: AuditEvent, /) -> tuple[Insert[OutboxRow], ...]:
+        """As `OutboxJournal.within`."""
+        steps = super().within(event)
+        self.order |= {step.key: len(self.order) for step in steps}
+        return steps
 
 
 class _Recorded(Bartizan):
@@ -59,8 +69,10 @@ class Kit:
         backend = self.security._shared.blocking_side.backend  # noqa: SLF001
         written = [] if backend is None else run(backend.find(OUTBOX, (), limit=10_000))
         journal = self.security._shared.journal  # noqa: SLF001
-        notes = journal.seen if isinstance(journal, _Journal) else []
-        return sorted([*written, *notes], key=lambda row: row.at)
+        if not isinstance(journal, _Journal):
+            return list(written)
+        order = journal.order
+        return sorted([*written, *journal.seen], key=lambda row: (row.at, order.get(row.id, -1)))
 
     def key(self, *, org: str, kind: Kind = "secret", scopes: Collection[str] = (), **fields: Any) -> IssuedKey:
         """A new API key."""
