@@ -142,9 +142,7 @@ def main() -> int:
     log.addHandler(heard)
     with tempfile.TemporaryDirectory() as place:
         store = f"sqlite:///{Path(place, 'security.db')}"
-        security = Bartizan(
-            store, environment="live", secrets=[new_root()], on_decision=decisions.append, clock=clock
-        )
+        security = Bartizan(store, environment="live", secrets=[new_root()], on_decision=decisions.append, clock=clock)
         with security.blocking:
             server, port, thread = serve(security)
             wrong = 0
@@ -176,14 +174,17 @@ def stay(security: Bartizan, port: int, thread: threading.Thread) -> None:
     keys = security.blocking.keys
     key = keys.create(org="org_1", kind="secret", scopes={"orders:read"}).key
     page = keys.create(org="org_1", kind="publishable").key
-    print(f"""
+    print(
+        f"""
 The shop is up until Ctrl-C. Try:
   curl -i http://127.0.0.1:{port}/orgs/org_1/orders -H 'Authorization: Bearer {key}'
   curl -i http://127.0.0.1:{port}/orgs/org_2/orders -H 'Authorization: Bearer {key}'
   curl -i http://127.0.0.1:{port}/products -H 'X-Publishable-Key: {page}'
   curl -i http://127.0.0.1:{port}/products
   curl -i --path-as-is http://127.0.0.1:{port}//admin/keys
-""", flush=True)
+""",
+        flush=True,
+    )
     try:
         thread.join()
     except KeyboardInterrupt:

@@ -1,6 +1,6 @@
 """A small shop for many organizations: an ASGI application behind a gate.
 
-    uvicorn shop:app          with BARTIZAN_URL, BARTIZAN_ENVIRONMENT and BARTIZAN_SECRETS in the environment
+uvicorn shop:app          with BARTIZAN_URL, BARTIZAN_ENVIRONMENT and BARTIZAN_SECRETS in the environment
 """
 
 from starlette.applications import Starlette

@@ -59,4 +59,4 @@ def test_names() -> None:
     assert set(dir(bartizan.testing)) == set(bartizan.testing.__all__)
     assert all(getattr(bartizan.testing, name) for name in bartizan.testing.__all__)
     with pytest.raises(AttributeError):
-        bartizan.testing.nothing  # noqa: B018
+        bartizan.testing.nothing

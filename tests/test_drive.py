@@ -53,4 +53,4 @@ def test_none_is_an_answer() -> None:
     async def nothing() -> None:
         return
 
-    assert run(nothing()) is None  # type: ignore[func-returns-value]
+    assert run(nothing()) is None

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from bartizan.core.drive import run
-from bartizan.core.tables import ANYTHING, Add, Insert, Is, Ref, Table, Update
+from bartizan.core.tables import ANYTHING, Add, Insert, Is, Now, Ref, Table, Update
 from bartizan.errors import Misuse, Reason, Unavailable
 from bartizan.stores import sqlite
 from bartizan.stores.sql import Rows, Statement
@@ -378,6 +378,23 @@ def test_rows_are_read_as_they_are_together(file: SqliteFile) -> None:
         return [a[0][0], b[0][0]]
 
     assert file.read([SAMPLES], plan) == [1, 1]
+
+
+class Restless(FakeClock):
+    def seconds(self) -> int:
+        self.advance(1)
+        return self()
+
+
+def test_one_now_for_a_change(path: Path) -> None:
+    file = SqliteFile(path, Restless())
+    first = Insert(SAMPLES, A, set=(("number", Now()), ("ends", Now())))
+    row = run(file.blocking.change(first, also=[Insert(OTHERS, Sample(id="b"), set=(("number", Now()),))]))
+    other = run(file.blocking.get(OTHERS, "b"))
+    file.close()
+    assert row is not None
+    assert other is not None
+    assert row.number == row.ends == other.number
 
 
 # the event loop

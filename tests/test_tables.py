@@ -52,7 +52,7 @@ def test_types_that_no_column_has(field: str) -> None:
     annotations = {"id": str, field: Wrong.__annotations__[field]}
     record: type[Any] = dataclass(frozen=True)(type("Record", (), {"__annotations__": annotations}))
     with pytest.raises(Misuse, match=field):
-        Table(name="t", record=record, key="id").columns  # noqa: B018
+        Table(name="t", record=record, key="id").columns
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_types_that_no_column_has(field: str) -> None:
 )  # fmt: skip
 def test_tables_that_are_none(options: dict[str, Any]) -> None:
     with pytest.raises(Misuse):
-        Table(**{"name": "t", "record": Sample, "key": "id", **options}).columns  # noqa: B018
+        Table(**{"name": "t", "record": Sample, "key": "id", **options}).columns
 
 
 NO_VALUES = [
@@ -116,7 +116,7 @@ def test_values_that_are_kept() -> None:
     "make",
     [
         lambda: Insert(SAMPLES, replace(A, id="")),  # `find` would never reach it
-        lambda: Insert(SAMPLES, Wrong(id="a")),  # type: ignore[arg-type]
+        lambda: Insert(SAMPLES, Wrong(id="a")),
         lambda: Insert(SAMPLES, A, over=()),
         lambda: Update(SAMPLES, "a", (), (("number", 1),)),
         lambda: Delete(SAMPLES, "a", []),

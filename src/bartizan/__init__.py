@@ -43,14 +43,14 @@ _HOME = {
     "allow": "",
     "current_principal": "core.principal",
 }
-__all__ = list(_HOME)  # noqa: PLE0605 - a list, made of the table; a test holds it against the imports above
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> object:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - loads nothing until a name is asked for
+    from importlib import import_module
 
     module = import_module(f"{__name__}.{home or name}")
     value: object = module if not home else getattr(module, name)

@@ -5,12 +5,9 @@ A principal exists only because a verifier made it: every other way to come by o
 """
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar, overload
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar, overload
 
 from bartizan.errors import Misuse, Reason, Unauthenticated, WrongCredential
-
-if TYPE_CHECKING:
-    from typing import Self
 
 Environment = Literal["live", "test"]
 ENVIRONMENTS: tuple[Environment, ...] = ("live", "test")
@@ -23,7 +20,7 @@ class Verified:
 
     __slots__ = ()
 
-    def __init__(self, _: "Self", /) -> None:
+    def __init__(self, _: "Verified", /) -> None:  # the annotation makes FastAPI refuse the class as a dependency
         raise Misuse(_MADE_ELSEWHERE)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
