@@ -5,8 +5,9 @@ from typing import Any
 
 from bartizan.core.passage import Refuse
 from bartizan.core.request import Request
-from bartizan.errors import BartizanError, Misuse
+from bartizan.errors import Misuse, Rejected, TooLarge, Unavailable
 from bartizan.gate.gate import Gate
+from bartizan.stores.streams import ENDED, Stream
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -14,25 +15,33 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+AGE = 30.0  # seconds from which a response that is still being sent is a stream, whose caller is asked for again
+CLOSED = 4401  # the close code of a websocket whose credential has ended
+
 
 class GateMiddleware:
-    """`app` behind `gate`. It stands directly before whatever routes: what rewrites paths goes outside it."""
+    """`app` behind `gate`. It stands directly before whatever routes: what rewrites paths goes outside it.
+
+    The application finds the verdict in `scope["bartizan"]`, except under `untouched()`.
+    """
 
     def __init__(self, app: App, gate: Gate) -> None:
         if getattr(app, "root_path", ""):
             raise Misuse("this application adds a root_path of its own behind the gate: use install(app, gate)")
-        self.app = app
-        self.gate = gate
+        self.app: App = app
+        self.gate: Gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         kind = scope["type"]
         if kind == "http":
             await self._http(scope, receive, send)
+        elif kind == "websocket":
+            await self._websocket(scope, receive, send)
         elif kind == "lifespan":
             await self.app(scope, receive, send)
         else:
-            raise Misuse("the gate serves http and lifespan")
+            raise Misuse("the gate serves http, websocket and lifespan: it lets nothing else through")
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = request_of(scope, scope["method"])
@@ -40,26 +49,111 @@ class GateMiddleware:
         if isinstance(verdict, Refuse):
             await _answer(verdict, send)
             return
-        started = 0
+        if verdict.rule.requirement.look == "away":
+            await self.app(scope, receive, send)
+            return
+        scope["bartizan"] = verdict
+        status = read = 0
+        limit = verdict.rule.body_limit
+        whole = False  # whether the request's body has been read to its end
+        stream: Stream | None = None
+
+        async def receiving() -> Message:
+            nonlocal read, whole, stream
+            if whole and verdict.callers:
+                # From here on it waits for the client to hang up: as long as the response goes on.
+                stream = stream or Stream(lambda: self.gate.recheck(verdict), self.gate.every)
+                return await stream.until_over(receive) or {"type": "http.disconnect"}
+            message = await receive()
+            if message["type"] == "http.request":
+                read += len(message.get("body", b""))
+                if read > limit:
+                    raise TooLarge
+                whole = not message.get("more_body", False)
+            return message
 
         async def sending(message: Message) -> None:
-            nonlocal started
+            nonlocal status, stream
+            if stream is not None and stream.over:
+                raise OSError(ENDED)
             if message["type"] == "http.response.start":
-                started = message["status"]
+                status = message["status"]
+            elif message["type"] == "http.response.body":
+                if message.get("more_body") and verdict.callers:
+                    stream = stream or Stream(lambda: self.gate.recheck(verdict), self.gate.every)
+                    stream.start(AGE)
+                elif stream is not None:
+                    stream.stop()  # a response ends with its last message, not with its background tasks
             await send(message)
 
         try:
-            await self.app(scope, receive, sending)
-        except Misuse:
-            raise
-        except BartizanError as error:
-            if started:
+            await self.app(scope, receiving, sending)
+        except (Rejected, Unavailable) as error:
+            if status:
                 raise
             await _answer(self.gate.refusal(error, request), send)
+        finally:
+            if stream is not None:
+                await stream.end()
+            if verdict.ends is not None:
+                await self.gate.end(verdict, status)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = request_of(scope, "WEBSOCKET")
+        verdict = await self.gate.check(request)
+        if isinstance(verdict, Refuse):
+            await receive()  # websocket.connect: a server may take nothing before it
+            await _deny(verdict, scope, send)
+            return
+        if verdict.rule.requirement.look == "away":
+            await self.app(scope, receive, send)
+            return
+        scope["bartizan"] = verdict
+
+        async def close() -> None:
+            await send({"type": "websocket.close", "code": CLOSED, "reason": ENDED})
+
+        stream = Stream(lambda: self.gate.recheck(verdict), self.gate.every, close)
+        heard = answered = False
+
+        async def receiving() -> Message:
+            nonlocal heard
+            heard = True
+            if not verdict.callers:
+                return await receive()
+            return await stream.until_over(receive) or {
+                "type": "websocket.disconnect",
+                "code": CLOSED,
+                "reason": ENDED,
+            }
+
+        async def sending(message: Message) -> None:
+            nonlocal answered
+            if stream.over:
+                raise OSError(ENDED)
+            answered = True
+            if message["type"] == "websocket.accept" and verdict.callers:
+                stream.start(self.gate.every)
+            elif message["type"] == "websocket.close":
+                stream.stop()
+            await send(message)
+
+        try:
+            await self.app(scope, receiving, sending)
+        except (Rejected, Unavailable) as error:
+            if answered:
+                raise
+            if not heard:
+                await receive()
+            await _deny(self.gate.refusal(error, request), scope, send)
+        finally:
+            await stream.end()
+            if verdict.ends is not None:
+                await self.gate.end(verdict, 101 if answered else 0)
 
 
 def request_of(scope: Scope, method: str) -> Request:
-    """The request of an ASGI scope; its path is what the application routes on (root_path taken off as Starlette does)."""
+    """The request of an ASGI scope; its path is what the application routes on, without its leading `root_path`."""
     path: str = scope["path"]
     mount: str = scope.get("root_path", "")
     if mount and path.startswith(mount) and path[len(mount) : len(mount) + 1] in {"", "/"}:
@@ -81,3 +175,12 @@ def request_of(scope: Scope, method: str) -> Request:
 async def _answer(refuse: Refuse, send: Send) -> None:
     await send({"type": "http.response.start", "status": refuse.status, "headers": refuse.headers})
     await send({"type": "http.response.body", "body": refuse.body})
+
+
+async def _deny(refuse: Refuse, scope: Scope, send: Send) -> None:
+    """Refuse a websocket before it is accepted: with the refusal's own answer where the server can send one."""
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await send({"type": "websocket.http.response.start", "status": refuse.status, "headers": refuse.headers})
+        await send({"type": "websocket.http.response.body", "body": refuse.body})
+    else:
+        await send({"type": "websocket.close", "code": 1008, "reason": ""})

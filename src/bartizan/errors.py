@@ -23,6 +23,7 @@ class Reason(StrEnum):
     PREFLIGHT = "preflight"
     # what was presented
     REPEATED_HEADER = "repeated_header"
+    REPEATED_COOKIE = "repeated_cookie"
     CREDENTIAL_IN_QUERY = "credential_in_query"
     NO_CREDENTIAL = "no_credential"
     UNKNOWN_CREDENTIAL = "unknown_credential"
@@ -31,6 +32,7 @@ class Reason(StrEnum):
     WRONG_KIND = "wrong_kind"
     SCOPE_MISSING = "scope_missing"
     WRONG_ORGANIZATION = "wrong_organization"
+    BODY_TOO_LARGE = "body_too_large"
     # keys
     MALFORMED_KEY = "malformed_key"
     UNKNOWN_KEY = "unknown_key"
@@ -175,6 +177,14 @@ class Conflict(Rejected):
     status = 409
     title = "The record is not in a state that allows this."
     default = Reason.STATE_CHANGED
+
+
+class TooLarge(Rejected):
+    """A body over the rule's `body_limit`: 413."""
+
+    status = 413
+    title = "The body is too large."
+    default = Reason.BODY_TOO_LARGE
 
 
 class Unavailable(BartizanError):  # noqa: N818

@@ -152,6 +152,7 @@ class _Shared:
         journal: type[OutboxJournal],
     ) -> None:
         self.environment = environment
+        self.staleness = staleness
         self.clock: Clock = SystemClock() if clock is None else SteppedClock(clock)
         self.ring = ring
         self.form: KeyFormat | None = (
@@ -181,7 +182,14 @@ class _Shared:
 
         def made(side: _Side, twin: Callable[[], Gate] | None) -> Gate:
             authenticators = side.authenticators(served)
-            return Gate(table, authenticators, journal=self.journal, on_decision=self.on_decision, twin=twin)
+            return Gate(
+                table,
+                authenticators,
+                journal=self.journal,
+                on_decision=self.on_decision,
+                twin=twin,
+                every=self.staleness,
+            )
 
         return made(self.side, lambda: made(self.blocking_side, None))
 

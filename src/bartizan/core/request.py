@@ -1,9 +1,41 @@
 """The request as every room sees it: a view, without a body, made by an adapter for each request."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, overload
 
 Pairs = Sequence[tuple[bytes, bytes]]
+
+
+class EnvironHeaders(Sequence[tuple[bytes, bytes]]):
+    """The header pairs of a WSGI environment (PEP 3333), made when somebody asks for them."""
+
+    __slots__ = ("_made", "environ")
+
+    def __init__(self, environ: Mapping[str, Any]) -> None:
+        self.environ: Mapping[str, Any] = environ
+        self._made: list[tuple[bytes, bytes]] | None = None
+
+    def _pairs(self) -> list[tuple[bytes, bytes]]:
+        if self._made is None:
+            self._made = [
+                (name.removeprefix("HTTP_").lower().replace("_", "-").encode("latin-1"), value.encode("latin-1"))
+                for name, value in self.environ.items()
+                if name.startswith("HTTP_") or (name in {"CONTENT_TYPE", "CONTENT_LENGTH"} and value)
+            ]
+        return self._made
+
+    def __len__(self) -> int:
+        return len(self._pairs())
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return iter(self._pairs())
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[bytes, bytes]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[bytes, bytes]]: ...
+    def __getitem__(self, index: Any) -> Any:
+        return self._pairs()[index]
 
 
 class Request:

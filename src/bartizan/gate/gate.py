@@ -19,12 +19,13 @@ from bartizan.errors import (
     NotFound,
     Reason,
     Rejected,
+    TooLarge,
     Unauthenticated,
     Unavailable,
     WrongCredential,
 )
 from bartizan.gate.patterns import Table, params_of, segments_of
-from bartizan.gate.presented import Reader, is_preflight, scan
+from bartizan.gate.presented import LENGTH, Reader, is_preflight, scan
 from bartizan.gate.problems import refusal
 from bartizan.gate.rules import Plan
 from bartizan.gate.targets import encoded_slash, malformed
@@ -33,7 +34,10 @@ ANONYMOUS = "anonymous"
 
 
 class Gate:
-    """A compiled rule set that answers every request with `Admit` or `Refuse`."""
+    """A compiled rule set that answers every request with `Admit` or `Refuse`.
+
+    `every` is how many seconds an open stream may go on before it is asked again whether it may.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Gate:
         journal: Journal,
         on_decision: Callable[[Decision], None] | None = None,
         twin: "Callable[[], Gate] | None" = None,
+        every: float = 5,
     ) -> None:
         self._table = table
         self._match = table.match
@@ -53,6 +58,7 @@ class Gate:
         self._on_decision = on_decision
         self._unobserved = 0
         self._twin = twin
+        self.every: float = max(every, 1)
         self._blocking: BlockingGate | None = None
 
     @property
@@ -80,6 +86,9 @@ class Gate:
                 verdict = plan.away
             else:
                 slots = request.slots = scan(request.headers)
+                length = slots[LENGTH]
+                if length is not None and length.isdigit() and int(length[:20]) > plan.rule.body_limit:
+                    raise TooLarge
                 if request.method == "OPTIONS" and is_preflight(request, slots):
                     raise Forbidden(Reason.PREFLIGHT)
                 present: tuple[Principal, ...] = NOBODY
@@ -214,3 +223,8 @@ class BlockingGate(Blocking):
     def refusal(self, error: BartizanError, request: Request) -> Refuse:
         """As `Gate.refusal`."""
         return self._service.refusal(error, request)
+
+    @property
+    def every(self) -> float:
+        """As `Gate.every`."""
+        return self._service.every

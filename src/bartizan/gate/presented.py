@@ -1,12 +1,12 @@
 """What was presented: one scan of the headers, by slot, before anything costs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from re import compile as regex
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from bartizan.core.passage import Authenticator
-from bartizan.core.request import Pairs, Request
+from bartizan.core.request import EnvironHeaders, Pairs, Request
 from bartizan.errors import InvalidKey, InvalidRequest, Reason, Unauthenticated
 
 AUTHORIZATION: Final = 0
@@ -15,6 +15,8 @@ ORIGIN: Final = 2
 SEC_FETCH_SITE: Final = 3
 OVERRIDE: Final = 4
 REQUEST_METHOD: Final = 7
+LENGTH: Final = 8
+COOKIE: Final = 9
 _NAMES: Final = (
     b"authorization",
     b"x-publishable-key",
@@ -24,6 +26,8 @@ _NAMES: Final = (
     b"host",
     b"idempotency-key",
     b"access-control-request-method",
+    b"content-length",
+    b"cookie",
 )
 _WANTED: Final = {name: slot for slot, name in enumerate(_NAMES)} | {
     b"x-method-override": OVERRIDE,
@@ -31,21 +35,50 @@ _WANTED: Final = {name: slot for slot, name in enumerate(_NAMES)} | {
 }
 _EMPTY: Final = (None,) * len(_NAMES)
 _BEARER = regex(rb"bearer(?: +|\Z)", flags=2)  # IGNORECASE
+_OURS = regex(rb"(__Host-(?:access|refresh|bind|pre))[ \t]*=")  # wherever in the header: a server may have joined it
 _QUERY_NAMES = frozenset({b"api_key", b"access_token"})
 
 Slots = list[bytes | None]
 
+_FOLDED: Final = [(f"HTTP_{name.decode().upper().replace('-', '_')}", slot) for name, slot in _WANTED.items()]
+_FOLDED[LENGTH] = ("CONTENT_LENGTH", LENGTH)
+
 
 def scan(headers: Pairs) -> Slots:
     """The wanted headers by slot; one that must occur once and does not is `InvalidRequest`, and so is an override."""
+    if isinstance(headers, EnvironHeaders):
+        return _scan_environ(headers.environ)
     found: Slots = list(_EMPTY)
     wanted = _WANTED.get
     for name, value in headers:
         slot = wanted(name)
         if slot is not None:
-            if found[slot] is not None:
-                raise InvalidRequest(Reason.REPEATED_HEADER)
-            found[slot] = value
+            before = found[slot]
+            if before is not None:
+                if slot != COOKIE:
+                    raise InvalidRequest(Reason.REPEATED_HEADER)
+                found[slot] = before + b"; " + value  # HTTP/2 may split it (RFC 9113 section 8.2.3)
+            else:
+                found[slot] = value
+    return _checked(found)
+
+
+def _scan_environ(environ: Mapping[str, Any]) -> Slots:
+    # A WSGI server has joined repeated headers already: what comes of two credentials is none.
+    found: Slots = list(_EMPTY)
+    for name, slot in _FOLDED:
+        value = environ.get(name)
+        if value:
+            found[slot] = value.encode("latin-1")
+    return _checked(found)
+
+
+def _checked(found: Slots) -> Slots:
+    cookie = found[COOKIE]
+    if cookie is not None and b"__Host-" in cookie:
+        ours = _OURS.findall(cookie)
+        if len(set(ours)) != len(ours):
+            raise InvalidRequest(Reason.REPEATED_COOKIE)
     if found[OVERRIDE] is not None:
         raise InvalidRequest(Reason.METHOD_OVERRIDE)
     return found

@@ -1,0 +1,194 @@
+"""The gate in front of a WSGI application (PEP 3333): build a `Request`, ask, write the answer."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context, copy_context
+from http import HTTPStatus
+from time import monotonic
+from typing import Any
+
+from bartizan.core.passage import Admit, Refuse
+from bartizan.core.request import EnvironHeaders, Request
+from bartizan.errors import BartizanError, Rejected, TooLarge, Unavailable
+from bartizan.gate.gate import BlockingGate, Gate
+from bartizan.stores.streams import ENDED
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+App = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+AGE = 30.0  # seconds from which a response that is still being sent is a stream, whose caller is asked for again
+
+
+class GateMiddleware:
+    """`app` behind `gate`. What rewrites `PATH_INFO` goes outside it.
+
+    The application finds the verdict in `environ["bartizan"]`, except under `untouched()`. It and every step of its
+    body run in one context of their own, so that nothing of a request is left in the server's thread.
+    """
+
+    def __init__(self, app: App, gate: Gate) -> None:
+        self.app: App = app
+        self.gate: BlockingGate = gate.blocking
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        request = request_of(environ)
+        context = copy_context()
+        verdict = context.run(self.gate.check, request)
+        if isinstance(verdict, Refuse):
+            return _answer(verdict, request.method, start_response)
+        if verdict.rule.requirement.look == "away":
+            return context.run(self.app, environ, start_response)
+        environ["bartizan"] = verdict
+        if not environ.get("CONTENT_LENGTH"):  # a length was checked by the gate, and servers hold a body to it
+            environ["wsgi.input"] = _Limited(environ["wsgi.input"], verdict.rule.body_limit)
+        return _Body(self.gate, verdict, request, context, start_response).begin(self.app, environ)
+
+
+def request_of(environ: Environ) -> Request:
+    """The request of a WSGI environment."""
+    peer = environ.get("REMOTE_ADDR")
+    # PEP 3333 knows no raw path; where a server gives one under the usual names, it is checked as ASGI's is.
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    return Request(
+        environ["REQUEST_METHOD"],
+        _text(environ.get("PATH_INFO", "")) or "/",
+        EnvironHeaders(environ),
+        None if peer is None else (peer, 0),
+        environ["wsgi.url_scheme"],
+        query=environ.get("QUERY_STRING", "").encode("latin-1"),
+        raw_path=None if raw is None else raw.partition("?")[0].encode("latin-1"),
+        mount=_text(environ.get("SCRIPT_NAME", "")),
+    )
+
+
+def _text(native: str) -> str:
+    """A path as the application reads it: UTF-8 in latin-1 (PEP 3333, "Unicode Issues"); what is not becomes U+FFFD."""
+    return native if native.isascii() else native.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+class _Body:
+    """The application's body, each step in the request's context; between steps a stream's caller is asked for again."""
+
+    __slots__ = (
+        "_admit",
+        "_asked",
+        "_context",
+        "_failed",
+        "_gate",
+        "_iterable",
+        "_next",
+        "_request",
+        "_start",
+        "_status",
+    )
+
+    def __init__(
+        self, gate: BlockingGate, admit: Admit, request: Request, context: Context, start_response: StartResponse
+    ) -> None:
+        self._gate = gate
+        self._admit = admit
+        self._request = request
+        self._context = context
+        self._start = start_response
+        self._status = 0
+        self._failed = False
+        self._iterable: Iterable[bytes] = ()
+        self._asked = monotonic() + AGE - gate.every
+
+    def begin(self, app: App, environ: Environ) -> Iterable[bytes]:
+        """Call the application. A list goes back as it is, for servers that take its length; the rest is iterated here."""
+        try:
+            self._iterable = self._context.run(app, environ, self._starting)
+        except (Rejected, Unavailable) as error:
+            self._iterable = self._refused(error)
+        if isinstance(self._iterable, (list, tuple)) and self._admit.ends is None:
+            return self._iterable
+        self._next = iter(self._iterable).__next__
+        return self
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._admit.callers and monotonic() - self._asked >= self._gate.every:
+            self._ask()
+        try:
+            return self._context.run(self._next)
+        except (Rejected, Unavailable) as error:
+            self._next = iter(self._refused(error)).__next__
+            return self._next()
+
+    def close(self) -> None:
+        """Close the application's body, and settle what waited for its end."""
+        try:
+            closing = getattr(self._iterable, "close", None)
+            if closing is not None:
+                self._context.run(closing)
+        finally:
+            if self._admit.ends is not None:
+                self._context.run(self._gate.end, self._admit, self._status)
+
+    def _starting(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        self._status = int(status[:3])
+        return self._start(status, headers) if exc_info is None else self._start(status, headers, exc_info)
+
+    def _refused(self, error: BartizanError) -> Iterable[bytes]:
+        if self._status:
+            raise error
+        refuse = self._context.run(self._gate.refusal, error, self._request)
+        return _answer(refuse, self._request.method, self._start)
+
+    def _ask(self) -> None:
+        self._asked = monotonic()
+        try:
+            self._context.run(self._gate.recheck, self._admit)
+        except Unavailable:
+            if self._failed:
+                raise OSError(ENDED) from None
+            self._failed = True
+        except BartizanError:
+            raise OSError(ENDED) from None  # the server closes the connection, and the client sees no end
+        else:
+            self._failed = False
+
+
+class _Limited:
+    """The request's body, at most `limit` bytes of it."""
+
+    __slots__ = ("_input", "_left")
+
+    def __init__(self, stream: Any, limit: int) -> None:
+        self._input = stream
+        self._left = limit
+
+    def read(self, size: int = -1) -> bytes:
+        """As `wsgi.input.read`."""
+        return self._counted(self._input.read(self._most(size)))
+
+    def readline(self, size: int = -1) -> bytes:
+        """As `wsgi.input.readline`."""
+        return self._counted(self._input.readline(self._most(size)))
+
+    def readlines(self, _: int = -1) -> list[bytes]:
+        """As `wsgi.input.readlines`."""
+        return list(iter(self.readline, b""))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def _most(self, size: int | None) -> int:
+        # One byte more than may come tells a body that is too large from one that just fits.
+        return self._left + 1 if size is None or size < 0 else min(size, self._left + 1)
+
+    def _counted(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        if self._left < 0:
+            raise TooLarge
+        return data
+
+
+def _answer(refuse: Refuse, method: str, start_response: StartResponse) -> Iterable[bytes]:
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in refuse.headers]
+    start_response(f"{refuse.status} {HTTPStatus(refuse.status).phrase}", headers)
+    return [] if method == "HEAD" else [refuse.body]
