@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.validate import validator
 
 import uvicorn
 
@@ -28,6 +30,31 @@ def serving(app: Any, http: str = "h11", **options: Any) -> Iterator[int]:
         finally:
             server.should_exit = True
             thread.join(30)
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def wsgi_serving(app: Any) -> Iterator[int]:
+    """The port of a WSGI application behind the server of the standard library, which checks PEP 3333 on both sides."""
+    checked = validator(app)
+
+    def serve(environ: Any, start_response: Any) -> Any:
+        # The validator takes no path but `/…`, and a client may send another: the application has to answer that too.
+        return (checked if environ["PATH_INFO"].startswith("/") else app)(environ, start_response)
+
+    server = make_server("127.0.0.1", 0, serve, handler_class=_Quiet)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join(30)
+        server.server_close()
 
 
 def exchange(port: int, data: bytes) -> bytes:

@@ -64,11 +64,16 @@ def request_of(environ: Environ) -> Request:
 
 def _text(native: str) -> str:
     """A path as the application reads it: UTF-8 in latin-1 (PEP 3333, "Unicode Issues"); what is not becomes U+FFFD."""
-    return native if native.isascii() else native.encode("latin-1", "replace").decode("utf-8", "replace")
+    if native.isascii():
+        return native
+    try:
+        return native.encode("latin-1").decode("utf-8", "replace")
+    except UnicodeEncodeError:  # not a native string: a server that breaks PEP 3333
+        return "\ufffd"
 
 
 class _Body:
-    """The application's body, each step in the request's context; between steps a stream's caller is asked for again."""
+    """The application's body, each step in the request's context; between steps a stream's caller is asked for."""
 
     __slots__ = (
         "_admit",
@@ -97,7 +102,7 @@ class _Body:
         self._asked = monotonic() + AGE - gate.every
 
     def begin(self, app: App, environ: Environ) -> Iterable[bytes]:
-        """Call the application. A list goes back as it is, for servers that take its length; the rest is iterated here."""
+        """Call the application. A list goes back as it is, for servers that take its length; the rest comes this way."""
         try:
             self._iterable = self._context.run(app, environ, self._starting)
         except (Rejected, Unavailable) as error:

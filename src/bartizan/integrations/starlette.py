@@ -84,8 +84,8 @@ def check_routes(app: Any) -> None:
         dependant = getattr(route, "dependant", None)
         if dependant is not None and _unread(dependant):
             raise Misuse(
-                "a route has a parameter whose annotation cannot be resolved, so its dependency would never run: define "
-                "the dependency at module level, or leave out `from __future__ import annotations`"
+                "a route has a parameter whose annotation cannot be resolved, so its dependency would never run: "
+                "define the dependency at module level, or leave out `from __future__ import annotations`"
             )
         check_routes(route)  # a mounted application has routes of its own
 
