@@ -28,7 +28,6 @@ def test_one_now_for_a_change() -> None:
 
 def test_second_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryBackend()
-    monkeypatch.setattr(os, "getpid", lambda: 1)  # a fork before the first use
     assert run(store.change(Insert(SAMPLES, Sample(id="a", number=1)))) is not None
     monkeypatch.setattr(os, "getpid", lambda: 2)
     for work in (store.get(SAMPLES, "a"), store.change(Update(SAMPLES, "a", ANYTHING, (("number", Add(1)),)))):

@@ -4,11 +4,11 @@ A transaction is a value. A service builds steps and makes one `Backend.change`:
 written. Nothing else is in the language; an operation that does not fit is a design question.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import NoneType, UnionType
-from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, get_type_hints, overload
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args, get_type_hints, overload
 
 from bartizan.errors import Misuse
 
@@ -50,12 +50,20 @@ def _encodes(text: str) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
+class Added(NamedTuple):
+    """A column that came with a later version of its table, and what rows of before hold there."""
+
+    version: int
+    value: str | int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table(Generic[R_co]):
     """Where records of one dataclass rest: its fields are the columns, `key` the only unique one, always text.
 
-    `expires` names the column (UTC seconds) after which `purge` may take a row; `version` is raised by every change of
-    the columns, which then needs a migration.
+    `expires` names the column (UTC seconds) after which `purge` may take a row. `version` is raised by every change of
+    the columns or indexes; `added` names the columns that the first version had not, and is the whole migration: a
+    table only grows, so that a program of the version before still writes to it.
     """
 
     name: str
@@ -64,6 +72,7 @@ class Table(Generic[R_co]):
     version: int = 1
     expires: str | None = None
     indexes: tuple[tuple[str, ...], ...] = ()
+    added: Mapping[str, Added] = field(default_factory=dict)
 
     @cached_property
     def columns(self) -> dict[str, Column]:
@@ -76,7 +85,17 @@ class Table(Generic[R_co]):
             raise Misuse(f"{self.name}: expiry is a column of numbers")
         if not {column for index in self.indexes for column in index} <= found.keys():
             raise Misuse(f"{self.name}: an index names columns")
+        for name, (version, value) in self.added.items():
+            if name not in found or not 1 < version <= self.version:
+                raise Misuse(f"{self.name}: a column is added by a version from 2 to the table's own")
+            found[name].checked(value)
+            if isinstance(value, str) and not (value.isascii() and value.isalnum()) and value:
+                raise Misuse(f"{self.name}: what rows of before hold is plain text")  # it becomes a literal of SQL
         return found
+
+    def since(self, column: str) -> int:
+        """The version that brought a column."""
+        return self.added[column].version if column in self.added else 1
 
     def values(self, row: object) -> tuple[Any, ...]:
         """The row's values in column order."""

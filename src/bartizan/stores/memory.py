@@ -91,15 +91,12 @@ class MemoryBackend:
         self._clock: Clock = clock or SystemClock()
         self._tables: dict[str, dict[str, Any]] = {}
         self._lock = Lock()
-        self._pid: int | None = None
+        self._pid = os.getpid()
 
     def _rows(self, table: Table[R]) -> dict[str, R]:
-        pid = os.getpid()
-        if self._pid != pid:
-            if self._pid is not None:
-                # Each process would have its own rows from here on: what one revoked would live in the other.
-                raise Misuse("a store in memory serves one process: use sqlite:///path where there are several")
-            self._pid = pid
+        if self._pid != os.getpid():
+            # Each process would have its own rows from here on: what one revoked would live in the other.
+            raise Misuse("a store in memory serves the one process that opened it: use sqlite:///path for several")
         return self._tables.setdefault(table.name, {})
 
     async def get(self, table: Table[R], key: str, /) -> R | None:

@@ -1,4 +1,4 @@
-"""SQL made from tables and steps, and the backend over it: a dialect is a value, an executor carries plans.
+"""SQL made from steps, and the backend over it: a dialect is a value, an executor carries plans.
 
 A plan is a generator: it yields statements, is sent their rows, and returns the answer. What it decides is decided
 here, once, for every database and for both forms; an executor opens a transaction, carries the plan, and commits, or
@@ -6,12 +6,11 @@ rolls back where the answer is None.
 """
 
 # ruff: noqa: S608 - names come from our own tables and are quoted; every value is bound
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
-from bartizan.core.encoding import canonical
 from bartizan.core.ports import Clock
 from bartizan.core.tables import (
     LARGEST,
@@ -33,7 +32,7 @@ from bartizan.core.tables import (
     checked_find,
     checked_limit,
 )
-from bartizan.errors import Misuse, Reason, Unavailable
+from bartizan.errors import Reason, Unavailable
 
 R = TypeVar("R")
 A = TypeVar("A")
@@ -66,18 +65,6 @@ class Dialect:
     now: str | None  # the database's clock in UTC seconds; None: the clock is ours, and bound
     share: str  # what makes a SELECT hold its row until the commit
     columns_of: str  # a query for the names of the columns of one table
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableRow:
-    """A table that we made: its version, and its columns as canonical JSON."""
-
-    name: str
-    version: int
-    columns: str
-
-
-TABLES = Table(name="bartizan_tables", record=TableRow, key="name")
 
 
 class Executor(Protocol):
@@ -121,7 +108,7 @@ class SqlBackend:
         def plan() -> Generator[Statement, Rows, tuple[Any, ...]]:
             found = []
             for ref in refs:
-                rows = yield Statement(_select_text(self._dialect, ref.table), (ref.key,))
+                rows = yield Statement(select_text(self._dialect, ref.table), (ref.key,))
                 found.append(record(ref.table, rows[0]) if rows else None)
             return tuple(found)
 
@@ -149,7 +136,7 @@ class SqlBackend:
             answer: R | None = None
             now = self._now()  # the transaction has begun: later changes never have an earlier time
             for each in ordered:
-                rows = yield _statement(self._dialect, each, now)
+                rows = yield statement(self._dialect, each, now)
                 if isinstance(each, Expect):
                     if not (rows[0][0] if rows else each.missing):
                         return None
@@ -183,55 +170,21 @@ def record(table: Table[R], values: Sequence[Any]) -> R:
     return table.row(values)
 
 
-def preparing(dialect: Dialect, table: Table[Any]) -> Generator[Statement, Rows, bool]:
-    """The plan that makes a table where it is missing, and refuses one that is not as this version writes it."""
-    yield Statement(next(_creation(dialect, TABLES, "CREATE TABLE IF NOT EXISTS")), ())
-    rows = yield Statement(_select_text(dialect, TABLES), (table.name,))
-    there = sorted([name for (name,) in (yield Statement(dialect.columns_of, (table.name,)))])
-    columns = canonical([[column.name, column.type.__name__, column.optional] for column in table.columns.values()])
-    if not rows and not there:
-        for text in _creation(dialect, table, "CREATE TABLE"):
-            yield Statement(text, ())
-        made = TableRow(name=table.name, version=table.version, columns=columns)
-        yield _statement(dialect, Insert(TABLES, made), 0)
-        return True
-    if not rows:
-        raise Misuse(f"the table {table.name} was not made by Bartizan: rename it, or use another database")
-    known = record(TABLES, rows[0])
-    if known.version > table.version:
-        raise Misuse(f"the table {table.name} was written by a newer Bartizan: upgrade this program")
-    if known.version < table.version:
-        raise Misuse(f"the table {table.name} was written by an older Bartizan, and nothing migrates it")
-    if known.columns != columns or there != sorted(table.columns):
-        raise Misuse(f"the table {table.name} has other columns than this version of Bartizan gives it")
-    return True
-
-
-def _creation(dialect: Dialect, table: Table[Any], create: str) -> Iterator[str]:
-    kinds = {str: dialect.text, int: dialect.number, bytes: dialect.data}
-    columns = [
-        f"{_quoted(column.name)} {kinds[column.type]}{'' if column.optional else ' NOT NULL'}"
-        for column in table.columns.values()
-    ]
-    yield f"{create} {_quoted(table.name)} ({', '.join(columns)}, PRIMARY KEY ({_quoted(table.key)}))"
-    for index in (*table.indexes, *([(table.expires,)] if table.expires else [])):
-        name = _quoted("_".join((table.name, *index)))
-        yield f"CREATE INDEX {name} ON {_quoted(table.name)} ({', '.join(map(_quoted, index))})"
-
-
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as SQL text."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def _named(table: Table[Any], column: str) -> str:
-    return f"{_quoted(table.name)}.{_quoted(column)}"
+    return f"{quoted(table.name)}.{quoted(column)}"
 
 
 def _columns(table: Table[Any]) -> str:
-    return ", ".join(map(_quoted, table.columns))
+    return ", ".join(map(quoted, table.columns))
 
 
-def _statement(dialect: Dialect, step: AnyStep, now: int) -> Statement:
+def statement(dialect: Dialect, step: AnyStep, now: int) -> Statement:
+    """One step as SQL, at this time where the clock is ours."""
     if isinstance(step, Insert):
         over = None if step.over is None else _shape(step.over)
         given = {**dict(zip(step.table.columns, step.table.values(step.row), strict=True)), **dict(step.set)}
@@ -299,29 +252,30 @@ def _where(dialect: Dialect, table: Table[Any], shape: Shape, op: str = "=") -> 
 
 
 @lru_cache(1024)
-def _select_text(dialect: Dialect, table: Table[Any]) -> str:
-    return f"SELECT {_columns(table)} FROM {_quoted(table.name)} {_where(dialect, table, ())}"
+def select_text(dialect: Dialect, table: Table[Any]) -> str:
+    """The SQL that reads the row of one key."""
+    return f"SELECT {_columns(table)} FROM {quoted(table.name)} {_where(dialect, table, ())}"
 
 
 @lru_cache(1024)
 def _find_text(dialect: Dialect, table: Table[Any], shape: Shape) -> str:
     return (
-        f"SELECT {_columns(table)} FROM {_quoted(table.name)} {_where(dialect, table, shape, '>')} "
+        f"SELECT {_columns(table)} FROM {quoted(table.name)} {_where(dialect, table, shape, '>')} "
         f"ORDER BY {_named(table, table.key)} LIMIT {dialect.placeholder}"
     )
 
 
 @lru_cache(1024)
 def _insert_text(dialect: Dialect, table: Table[Any], kinds: Shape, over: Shape | None) -> str:
-    name = _quoted(table.name)
+    name = quoted(table.name)
     values = ", ".join([_operand(dialect, kind) for _, _, kind in kinds])
     clash = "DO NOTHING"
     if over is not None:
-        columns = [f"{_quoted(column)} = excluded.{_quoted(column)}" for column in table.columns]
+        columns = [f"{quoted(column)} = excluded.{quoted(column)}" for column in table.columns]
         clash = f"DO UPDATE SET {', '.join(columns)}" + (f" WHERE {_conditions(dialect, table, over)}" if over else "")
     return (
         f"INSERT INTO {name} ({_columns(table)}) VALUES ({values}) "
-        f"ON CONFLICT ({_quoted(table.key)}) {clash} RETURNING {_columns(table)}"
+        f"ON CONFLICT ({quoted(table.key)}) {clash} RETURNING {_columns(table)}"
     )
 
 
@@ -334,27 +288,27 @@ def _update_text(dialect: Dialect, table: Table[Any], shape: Shape, assignments:
             # Checked before adding: SQLite would go over to floating point, PostgreSQL would fail.
             room += f" AND ({name} IS NULL OR {name} {'>=' if kind == 'less' else '<='} {operand})"
             operand = f"{name} + {operand}"
-        sets.append(f"{_quoted(column)} = {operand}")
+        sets.append(f"{quoted(column)} = {operand}")
     where = _where(dialect, table, shape)
-    return f"UPDATE {_quoted(table.name)} SET {', '.join(sets)} {where}{room} RETURNING {_columns(table)}"
+    return f"UPDATE {quoted(table.name)} SET {', '.join(sets)} {where}{room} RETURNING {_columns(table)}"
 
 
 @lru_cache(1024)
 def _delete_text(dialect: Dialect, table: Table[Any], shape: Shape) -> str:
-    return f"DELETE FROM {_quoted(table.name)} {_where(dialect, table, shape)} RETURNING {_columns(table)}"
+    return f"DELETE FROM {quoted(table.name)} {_where(dialect, table, shape)} RETURNING {_columns(table)}"
 
 
 @lru_cache(1024)
 def _expect_text(dialect: Dialect, table: Table[Any], shape: Shape) -> str:
     met = f"CASE WHEN {_conditions(dialect, table, shape)} THEN 1 ELSE 0 END" if shape else "1"
-    return f"SELECT {met} FROM {_quoted(table.name)} {_where(dialect, table, ())}{dialect.share}"
+    return f"SELECT {met} FROM {quoted(table.name)} {_where(dialect, table, ())}{dialect.share}"
 
 
 @lru_cache(1024)
 def _purge_text(dialect: Dialect, table: Table[Any], over: Shape) -> str:
-    name, key = _quoted(table.name), _quoted(table.key)
+    name, key = quoted(table.name), quoted(table.key)
     chosen = (
         f"SELECT {key} FROM {name} WHERE {_conditions(dialect, table, over)} "
-        f"ORDER BY {_quoted(str(table.expires))}, {key} LIMIT {dialect.placeholder}"
+        f"ORDER BY {quoted(str(table.expires))}, {key} LIMIT {dialect.placeholder}"
     )
     return f"DELETE FROM {name} WHERE {key} IN ({chosen}) RETURNING {key}"

@@ -1,22 +1,31 @@
 """SQLite: the embedded default. One file, one machine, and nothing acknowledged that a power cut takes back.
 
-WAL with `synchronous=FULL`; one connection that writes, behind one lock; connections that read, each used by one thread
-at a time. Opening does no input or output: all of it is made at first use.
+WAL with `synchronous=FULL`; one connection that writes, in one thread, so that all who wait share a commit; others that
+read, each used by one thread at a time. Opening does no input or output: all of it is made at first use.
+
+No connection is carried over a fork: SQLite forbids it (https://sqlite.org/howtocorrupt.html section 2.6). A child that
+merely forgot one would take over the bookkeeping of its locks, and hold none: when the parent closes the file, the log
+under the child's commits is deleted. So a fork waits until no transaction runs, and closes what is open; parent and
+child open the file again at their next use.
 """
 
+import asyncio
 import os
 import time
 from collections.abc import Generator, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from weakref import WeakSet
 
 from bartizan.core.ports import Clock, SystemClock
 from bartizan.core.tables import Table
 from bartizan.errors import Misuse, Reason, Unavailable
-from bartizan.stores.sql import Dialect, Plan, Rows, SqlBackend, Statement, preparing
-from bartizan.stores.waits import Threads
+from bartizan.stores.schema import preparing
+from bartizan.stores.sql import Dialect, Plan, Rows, SqlBackend, Statement
+from bartizan.stores.waits import Answer, Threads, Turnstile, Writer
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -33,7 +42,8 @@ DIALECT = Dialect(
     columns_of="SELECT name FROM pragma_table_info(?)",
 )
 OLDEST = (3, 35)  # RETURNING
-BUSY_FOR = 10.0  # seconds to wait for another writer
+BUSY_FOR = 10.0  # seconds to wait for another process that writes
+ANSWER_FOR = 2.5 * BUSY_FOR  # and for the writer's answer: the group before and one's own may both have to wait
 _BUSY = {5, 6}  # SQLITE_BUSY, SQLITE_LOCKED
 # What the operator did, when it is found before the file was ever used (https://sqlite.org/rescode.html).
 _OPERATOR = {
@@ -43,6 +53,13 @@ _OPERATOR = {
     14: "it is a directory, or it or its directory is not open to this process",  # SQLITE_CANTOPEN
     26: "it is not an SQLite database",  # SQLITE_NOTADB
 }
+
+
+class Job(NamedTuple):
+    """A plan that changes rows of these tables."""
+
+    tables: Sequence[Table[Any]]
+    plan: Plan[Any]
 
 
 class SqliteFile:
@@ -57,31 +74,39 @@ class SqliteFile:
             raise Misuse("a store in memory is memory://")
         self._sqlite3: Any = sqlite3
         self._path = Path(path).absolute()
-        self._pid: int | None = None
+        self._unsafe = False  # whether this process inherited a connection, with which it would share locks
         self._used = False  # whether a transaction has ever succeeded: what fails later is no longer a wrong setting
-        self._writing = Lock()
-        self._writer: Connection | None = None
         self._prepared: set[Table[Any]] = set()
-        self._idle: dict[float, list[Connection]] = {0: [], BUSY_FOR: []}  # reading connections, by their patience
         self._threads = Threads()
         clock = clock or SystemClock()
         self.blocking: SqlBackend = SqlBackend(DIALECT, _Blocking(self), clock)
         self.asynchronous: SqlBackend = SqlBackend(DIALECT, _Threaded(self, self._threads), clock)
+        self._begin()
+        with _FORKING:
+            _FILES.add(self)
+
+    def _begin(self) -> None:
+        self._transactions = Turnstile()
+        self._writing = Lock()
+        self._writer: Writer[Job] = Writer(self._carried)
+        self._writes: Connection | None = None
+        self._idle: dict[float, list[Connection]] = {0: [], BUSY_FOR: []}  # reading connections, by their patience
 
     def close(self) -> None:
         """Wait for what is under way and let go of the file; the next use opens it again."""
-        if self._pid != os.getpid():
-            return  # nothing was opened here; what another process opened is its own
         self._threads.close()
+        self._writer.close()
         with self._writing:
-            connections = [*self._idle[0], *self._idle[BUSY_FOR], *([self._writer] if self._writer else [])]
-            self._idle = {0: [], BUSY_FOR: []}
-            self._writer = None
+            self._let_go()
             self._prepared = set()
             self._used = False
-            for connection in connections:
-                connection.close()
-        self._pid = None
+
+    def _let_go(self) -> None:
+        connections = [*self._idle[0], *self._idle[BUSY_FOR], *([self._writes] if self._writes else [])]
+        self._idle = {0: [], BUSY_FOR: []}  # a reader that is under way closes its own
+        self._writes = None
+        for connection in connections:
+            connection.close()
 
     def ready(self, tables: Sequence[Table[Any]]) -> bool:
         """Whether every table was found or made."""
@@ -89,65 +114,111 @@ class SqliteFile:
 
     def read(self, tables: Sequence[Table[Any]], plan: Plan[T], patience: float = BUSY_FOR) -> T:
         """The answer of a plan that changes nothing."""
-        self._check_process()
         if not self.ready(tables):
             self.write(tables, _nothing)
-        idle = self._idle[patience]
-        try:
+        with self._transactions:
+            idle = self._idle[patience]
             try:
-                connection = idle.pop()
-            except IndexError:
-                connection = self._reader(patience)
-            result = self._carried(connection, "BEGIN", plan)
-        except self._sqlite3.Error as error:
-            raise self._failure(error) from None
-        if self._idle[patience] is idle:
-            idle.append(connection)
-        else:
-            connection.close()  # the file was closed meanwhile
-        return result
-
-    def write(self, tables: Sequence[Table[Any]], plan: Plan[T]) -> T:
-        """The answer of a plan, committed unless it is None."""
-        self._check_process()
-        if not self._writing.acquire(timeout=BUSY_FOR):
-            raise Unavailable(Reason.STORE_BUSY)
-        try:
-            if self._writer is None:
-                self._writer = self._opened()
-            for table in tables:
-                if table not in self._prepared:
-                    self._carried(self._writer, "BEGIN IMMEDIATE", partial(preparing, DIALECT, table))
-                    self._prepared.add(table)
-            result = self._carried(self._writer, "BEGIN IMMEDIATE", plan)
-            self._used = True
-            return result
-        except BaseException as error:
-            self._writer = None
-            if isinstance(error, self._sqlite3.Error):
+                try:
+                    connection = idle.pop()
+                except IndexError:
+                    connection = self._reader(patience)
+                result = self._alone(connection, plan)
+            except self._sqlite3.Error as error:
                 raise self._failure(error) from None
-            raise
-        finally:
-            self._writing.release()
+            if self._idle[patience] is idle:
+                idle.append(connection)
+            else:
+                connection.close()  # the file was closed meanwhile
+            return result
 
-    def _check_process(self) -> None:
-        pid = os.getpid()
-        if self._pid is None:
-            self._pid = pid
-        elif self._pid != pid:
-            raise Misuse("the store was used before this process was forked: use it first in the child")
-
-    def _carried(self, connection: "Connection", begin: str, plan: Plan[T]) -> T:
+    def _alone(self, connection: "Connection", plan: Plan[T]) -> T:
         try:
-            connection.execute(begin)
+            connection.execute("BEGIN")
             result = _answer(connection, plan())
-            connection.execute("ROLLBACK" if result is None else "COMMIT")
+            connection.execute("COMMIT")
             return result
         except BaseException:
             connection.close()  # which rolls back, in whatever state the connection is
             raise
 
+    def submit(self, tables: Sequence[Table[Any]], plan: Plan[Any]) -> Future[Any]:
+        """The answer that a plan will have, committed unless it is None."""
+        return self._writer.submit(Job(tables, plan))
+
+    def write(self, tables: Sequence[Table[Any]], plan: Plan[T]) -> T:
+        """The answer of a plan, committed unless it is None."""
+        future = self.submit(tables, plan)
+        try:
+            answer: T = future.result(ANSWER_FOR)
+            return answer
+        except TimeoutError:
+            raise Unavailable(Reason.STORE_BUSY) from None
+        finally:
+            future.cancel()  # who no longer waits, interrupted or out of patience, wants it no more
+
+    def _carried(self, jobs: Sequence[Job]) -> list[Answer]:
+        """Each job's answer, after one commit for all."""
+        with self._transactions, self._writing:
+            try:
+                return self._committed(jobs)
+            except BaseException as error:  # noqa: BLE001 - it is everybody's answer, and the writer goes on
+                self._drop_writes()
+                return [(None, self._failure(error)) for _ in jobs]
+
+    def _committed(self, jobs: Sequence[Job]) -> list[Answer]:
+        connection = self._writes = self._writes or self._opened()
+        connection.execute("BEGIN IMMEDIATE")
+        answers: list[Answer] = []
+        made: set[Table[Any]] = set()
+        failed = False
+        for job in jobs:
+            try:
+                for table in job.tables:
+                    if table not in self._prepared and table not in made:
+                        _saved(connection, partial(preparing, DIALECT, table))
+                        made.add(table)
+                answers.append((_saved(connection, job.plan), None))
+            except BaseException as error:
+                if not connection.in_transaction:
+                    raise  # SQLite has rolled back all of it
+                connection.execute("ROLLBACK TO job")
+                connection.execute("RELEASE job")
+                ours = isinstance(error, self._sqlite3.Error)
+                failed = failed or ours
+                answers.append((None, self._failure(error) if ours else error))
+        connection.execute("COMMIT")
+        self._used = True
+        self._prepared |= made
+        if failed:
+            self._drop_writes()  # a connection that cannot write any more may have said so
+        return answers
+
+    def _drop_writes(self) -> None:
+        connection, self._writes = self._writes, None
+        if connection is not None:
+            connection.close()
+
+    def before_fork(self) -> None:
+        """Nothing runs, and nothing is open."""
+        if self._transactions.shut(ANSWER_FOR):
+            self._let_go()
+
+    def after_fork(self) -> None:
+        """Go on where we are the parent."""
+        self._transactions.reopen()
+
+    def inherited(self) -> None:
+        """Begin anew where we are the child."""
+        left = [*self._idle[0], *self._idle[BUSY_FOR], *([self._writes] if self._writes else [])]
+        if left:  # forked in the middle of a transaction: what is open here must be neither used nor closed
+            _INHERITED.extend(left)
+            self._unsafe = True
+        self._begin()
+
     def _connected(self, patience: float) -> "Connection":
+        if self._unsafe:
+            raise Misuse("this process was forked in the middle of a transaction: fork between them")
         # mode=rw: a file that somebody removed is not made again, empty and with other permissions.
         connection: Connection = self._sqlite3.connect(
             f"{self._path.as_uri()}?mode=rw", uri=True, timeout=patience, isolation_level=None, check_same_thread=False
@@ -160,13 +231,8 @@ class SqliteFile:
         return connection
 
     def _opened(self) -> "Connection":
-        try:
-            # O_EXCL: to open and close a file that SQLite has open drops its locks (sqlite.org/howtocorrupt.html 2.2).
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except FileExistsError:
-            pass
-        except (OSError, ValueError):
-            raise Misuse(f"{self._path}: the file cannot be made: its directory must exist and be writable") from None
+        if not self._used:  # or one that somebody removed would be made again, empty
+            self._made()
         connection = self._connected(BUSY_FOR)
         try:
             mode = self._write_ahead(connection)
@@ -183,6 +249,15 @@ class SqliteFile:
             raise
         return connection
 
+    def _made(self) -> None:
+        try:
+            # O_EXCL: to open and close a file that SQLite has open drops its locks (sqlite.org/howtocorrupt.html 2.2).
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            pass
+        except (OSError, ValueError):
+            raise Misuse(f"{self._path}: the file cannot be made: its directory must exist and be writable") from None
+
     def _write_ahead(self, connection: "Connection") -> Any:
         deadline = time.monotonic() + BUSY_FOR
         while True:
@@ -194,7 +269,9 @@ class SqliteFile:
                     raise
             time.sleep(0.01)
 
-    def _failure(self, error: Any) -> Misuse | Unavailable:
+    def _failure(self, error: BaseException) -> Misuse | Unavailable:
+        if isinstance(error, Misuse):
+            return error
         code = _code(error)
         if code in _BUSY:
             return Unavailable(Reason.STORE_BUSY)
@@ -216,6 +293,16 @@ def _answer(connection: "Connection", steps: Generator[Statement, Any, T]) -> T:
     except StopIteration as end:
         result: T = end.value
         return result
+
+
+def _saved(connection: "Connection", plan: Plan[T]) -> T:
+    """The answer of a plan within the transaction, of which nothing stays where it is None."""
+    connection.execute("SAVEPOINT job")
+    result = _answer(connection, plan())
+    if result is None:
+        connection.execute("ROLLBACK TO job")
+    connection.execute("RELEASE job")
+    return result
 
 
 def _nothing() -> Generator[Statement, Rows, bool]:
@@ -258,4 +345,36 @@ class _Threaded:
         return await self._threads.run(partial(self._file.read, tables, plan))
 
     async def write(self, tables: Sequence[Table[Any]], plan: Plan[T], /) -> T:
-        return await self._threads.run(partial(self._file.write, tables, plan))
+        try:
+            async with asyncio.timeout(ANSWER_FOR):
+                answer: T = await asyncio.wrap_future(self._file.submit(tables, plan))
+                return answer
+        except TimeoutError:
+            raise Unavailable(Reason.STORE_BUSY) from None
+
+
+_FILES: "WeakSet[SqliteFile]" = WeakSet()
+_FORKING = Lock()  # held while a process forks: two threads that do it at once would wait for each other's end
+_INHERITED: list[Any] = []
+
+
+def _before() -> None:
+    _FORKING.acquire()
+    for file in _FILES:
+        file.before_fork()
+
+
+def _in_parent() -> None:
+    for file in _FILES:
+        file.after_fork()
+    _FORKING.release()
+
+
+def _in_child() -> None:
+    for file in _FILES:
+        file.inherited()
+    _FORKING.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

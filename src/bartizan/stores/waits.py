@@ -5,19 +5,24 @@ Whatever runs on its own here (flights, threads) runs in an empty context: it se
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context
-from threading import Lock
-from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from queue import SimpleQueue
+from threading import Condition, Lock, Thread
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary, WeakMethod, finalize
 
 from bartizan.core.drive import run
-from bartizan.errors import Unavailable
+from bartizan.errors import Reason, Unavailable
 
 T = TypeVar("T")
+J = TypeVar("J")
 
 THREADS = 4
+TOGETHER = 1000  # jobs of a writer that share a commit, at most
+
+Answer = tuple[Any, BaseException | None]  # a job's value, or the error that is its own
 
 
 class AsyncWaits:
@@ -132,3 +137,102 @@ class Threads:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown()
+
+
+class Writer(Generic[J]):
+    """One thread that carries jobs in groups, so that all who wait share one commit.
+
+    `carry`, a method of the writer's owner, takes a group and gives each job's answer, in order; what it raises is
+    everybody's answer, as `Unavailable`. The thread starts with the first job, and ends with `close` or with the owner.
+    """
+
+    def __init__(self, carry: Callable[[Sequence[J]], Sequence[Answer]]) -> None:
+        self._carry: Any = WeakMethod(carry)  # or a store that nobody closed would live as long as the process
+        self._lock = Lock()
+        self._queue: SimpleQueue[Any] = SimpleQueue()
+        self._thread: Thread | None = None
+
+    def submit(self, job: J) -> Future[Any]:
+        """The answer that will be. Cancelled in time the job is dropped; once it is begun nothing cancels it."""
+        future: Future[Any] = Future()
+        with self._lock:
+            if self._thread is None:
+                self._thread = self._started()
+            self._queue.put((job, future))
+        return future
+
+    def _started(self) -> Thread:
+        arguments = (_groups, self._queue, self._carry)
+        thread = Thread(target=Context().run, args=arguments, name="bartizan-writer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is ending, or the system has no more threads
+            raise Unavailable(Reason.STORE_FAILED) from None
+        finalize(self, self._queue.put, None).atexit = False  # at exit there may be something left to write
+        return thread
+
+    def close(self) -> None:
+        """Return when all that was submitted is answered; the next job starts another thread."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            queue, self._queue = self._queue, SimpleQueue()
+        if thread is not None:
+            queue.put(None)
+            thread.join()
+
+
+def _groups(queue: "SimpleQueue[Any]", carry: Any) -> None:
+    while _group(queue, carry):  # a function of its own: while it waits the thread holds no job, and no owner
+        pass
+
+
+def _group(queue: "SimpleQueue[Any]", carry: Any) -> bool:
+    taken = [queue.get()]
+    while taken[-1] is not None and len(taken) < TOGETHER and not queue.empty():
+        taken.append(queue.get())
+    jobs = [each for each in taken if each is not None and each[1].set_running_or_notify_cancel()]
+    if jobs:
+        owner = carry()
+        try:
+            answers = owner([job for job, _ in jobs])
+        except BaseException:  # noqa: BLE001 - whatever it is, nothing ends this thread, and nobody waits for ever
+            answers = [(None, Unavailable(Reason.STORE_FAILED)) for _ in jobs]
+        for (_, future), (value, error) in zip(jobs, answers, strict=True):
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+    return taken[-1] is not None
+
+
+class Turnstile:
+    """Lets everybody in and counts them; `shut` waits until nobody is inside, and keeps the others waiting."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._inside = 0
+        self._open = True
+
+    def __enter__(self) -> None:
+        with self._changed:
+            while not self._open:
+                self._changed.wait()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            if not self._open:
+                self._changed.notify_all()
+
+    def shut(self, seconds: float) -> bool:
+        """Whether everybody had left in time. Nobody enters before `reopen`, in either case."""
+        with self._changed:
+            self._open = False
+            return self._changed.wait_for(lambda: not self._inside, seconds)
+
+    def reopen(self) -> None:
+        """Let everybody in."""
+        with self._changed:
+            self._open = True
+            self._changed.notify_all()
