@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from bartizan import Bartizan, Rule, SecretPrincipal, allow, current_principal
-from bartizan.asgi import GateMiddleware
+from bartizan.integrations.starlette import install
 
 ORDERS = {"org_1": ["a pair of skates"], "org_2": ["a kite", "a kettle"]}
 
@@ -45,8 +45,8 @@ async def admin(_: Request) -> Response:
     return PlainTextResponse("the keys to everything")
 
 
-def behind_a_gate(security: Bartizan) -> GateMiddleware:
-    """The shop, with the gate before it."""
+def behind_a_gate(security: Bartizan) -> Starlette:
+    """The shop, with the gate before its router."""
     routes = [
         Route("/health", health),
         Route("/products", products),
@@ -55,10 +55,12 @@ def behind_a_gate(security: Bartizan) -> GateMiddleware:
         Route("/admin", admin),
         Route("/admin/keys", admin),
     ]
-    return GateMiddleware(Starlette(routes=routes), security.gate(RULES))
+    app = Starlette(routes=routes)
+    install(app, security.gate(RULES))
+    return app
 
 
-def __getattr__(name: str) -> GateMiddleware:
+def __getattr__(name: str) -> Starlette:
     if name == "app":
         return behind_a_gate(Bartizan.from_env())
     raise AttributeError(name)

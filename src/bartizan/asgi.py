@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from bartizan.core.passage import Refuse
+from bartizan.core.principal import NOBODY, callers
 from bartizan.core.request import Request
 from bartizan.errors import Misuse, Rejected, TooLarge, Unavailable
 from bartizan.gate.gate import Gate
@@ -26,22 +27,25 @@ class GateMiddleware:
     """
 
     def __init__(self, app: App, gate: Gate) -> None:
-        if getattr(app, "root_path", ""):
-            raise Misuse("this application adds a root_path of its own behind the gate: use install(app, gate)")
+        if hasattr(app, "build_middleware_stack") or getattr(app, "root_path", None):
+            # It would answer errors of ours by itself, as 500, and may put a root_path before the path behind the gate.
+            raise Misuse("this is an application of Starlette or FastAPI: use install(app, gate)")
         self.app: App = app
         self.gate: Gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         kind = scope["type"]
-        if kind == "http":
-            await self._http(scope, receive, send)
-        elif kind == "websocket":
-            await self._websocket(scope, receive, send)
-        elif kind == "lifespan":
+        if kind == "lifespan":
             await self.app(scope, receive, send)
-        else:
+            return
+        if kind not in {"http", "websocket"}:
             raise Misuse("the gate serves http, websocket and lifespan: it lets nothing else through")
+        before = callers.set(NOBODY)
+        try:
+            await (self._http if kind == "http" else self._websocket)(scope, receive, send)
+        finally:
+            callers.reset(before)  # whoever calls an application in its own task is not left with its caller
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = request_of(scope, scope["method"])
@@ -77,6 +81,8 @@ class GateMiddleware:
             if stream is not None and stream.over:
                 raise OSError(ENDED)
             if message["type"] == "http.response.start":
+                if read > limit:
+                    raise TooLarge  # the application made an answer of its own of it
                 status = message["status"]
             elif message["type"] == "http.response.body":
                 if message.get("more_body") and verdict.callers:

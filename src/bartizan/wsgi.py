@@ -102,7 +102,7 @@ class _Body:
         self._asked = monotonic() + AGE - gate.every
 
     def begin(self, app: App, environ: Environ) -> Iterable[bytes]:
-        """Call the application. A list goes back as it is, for servers that take its length; the rest comes this way."""
+        """Call the application. A list goes back as it is, for servers that take its length."""
         try:
             self._iterable = self._context.run(app, environ, self._starting)
         except (Rejected, Unavailable) as error:

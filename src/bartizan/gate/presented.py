@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 
 from bartizan.core.passage import Authenticator
 from bartizan.core.request import EnvironHeaders, Pairs, Request
-from bartizan.errors import InvalidKey, InvalidRequest, Reason, Unauthenticated
+from bartizan.errors import InvalidKey, InvalidRequest, Reason
 
 AUTHORIZATION: Final = 0
 PUBLISHABLE: Final = 1
@@ -126,6 +126,4 @@ def _known(authenticators: Sequence[Authenticator], value: bytes) -> Authenticat
     for authenticator in authenticators:
         if authenticator.recognises(value):
             return authenticator
-    if authenticators:
-        raise InvalidKey(Reason.MALFORMED_KEY)
-    raise Unauthenticated(Reason.UNKNOWN_CREDENTIAL)
+    raise InvalidKey(Reason.MALFORMED_KEY)

@@ -47,7 +47,8 @@ def _check(pattern: Pattern, schemes: dict[str, bytes]) -> None:
     requirement = rule.requirement
     unknown = frozenset().union(*requirement.ways) - schemes.keys()
     if unknown:
-        raise Misuse(f"{text!r}: no authenticator for {', '.join(sorted(unknown))}")
+        kinds = ", ".join(sorted(unknown))
+        raise Misuse(f"{text!r}: no authenticator for {kinds}; keys need Bartizan(url=…, secrets=…)")
     if rule.options:
         raise Misuse(f"{text!r}: an option that no stage of this gate understands")
     open_to_nobody = frozenset() in requirement.ways

@@ -50,7 +50,11 @@ class InstalledGate(GateMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As `GateMiddleware`; the first time it looks where it stands."""
         if not self._placed:
-            self._look()
+            try:
+                self._look()
+            except Misuse as error:
+                _log.error("%s", error)  # servers pass over what a lifespan raises
+                raise
         await super().__call__(scope, receive, send)
 
     def _look(self) -> None:

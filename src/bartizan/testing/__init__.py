@@ -4,13 +4,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from bartizan.testing.clock import FakeClock
     from bartizan.testing.contract import BackendContract
+    from bartizan.testing.kit import Kit, a_secret_key, acting_as
     from bartizan.testing.vectors import vectors_of
 
-__all__ = ["BackendContract", "FakeClock", "vectors_of"]
+__all__ = ["BackendContract", "FakeClock", "Kit", "a_secret_key", "acting_as", "vectors_of"]
 
 _HOMES = {
     "BackendContract": "bartizan.testing.contract",
     "FakeClock": "bartizan.testing.clock",
+    "Kit": "bartizan.testing.kit",
+    "a_secret_key": "bartizan.testing.kit",
+    "acting_as": "bartizan.testing.kit",
     "vectors_of": "bartizan.testing.vectors",
 }
 
