@@ -78,6 +78,7 @@ class _Body:
     __slots__ = (
         "_admit",
         "_asked",
+        "_begun",
         "_context",
         "_failed",
         "_gate",
@@ -97,7 +98,7 @@ class _Body:
         self._context = context
         self._start = start_response
         self._status = 0
-        self._failed = False
+        self._begun = self._failed = False
         self._iterable: Iterable[bytes] = ()
         self._asked = monotonic() + AGE - gate.every
 
@@ -119,10 +120,13 @@ class _Body:
         if self._admit.callers and monotonic() - self._asked >= self._gate.every:
             self._ask()
         try:
-            return self._context.run(self._next)
+            chunk = self._context.run(self._next)
         except (Rejected, Unavailable) as error:
             self._next = iter(self._refused(error)).__next__
             return self._next()
+        if chunk:
+            self._begun = True  # from here on the server has sent the head (PEP 3333, "The start_response() Callable")
+        return chunk
 
     def close(self) -> None:
         """Close the application's body, and settle what waited for its end."""
@@ -139,10 +143,12 @@ class _Body:
         return self._start(status, headers) if exc_info is None else self._start(status, headers, exc_info)
 
     def _refused(self, error: BartizanError) -> Iterable[bytes]:
-        if self._status:
+        if self._begun:
             raise error
         refuse = self._context.run(self._gate.refusal, error, self._request)
-        return _answer(refuse, self._request.method, self._start)
+        instead = (type(error), error, error.__traceback__) if self._status else None
+        self._status = refuse.status
+        return _answer(refuse, self._request.method, self._start, instead)
 
     def _ask(self) -> None:
         self._asked = monotonic()
@@ -193,7 +199,8 @@ class _Limited:
         return data
 
 
-def _answer(refuse: Refuse, method: str, start_response: StartResponse) -> Iterable[bytes]:
+def _answer(refuse: Refuse, method: str, start_response: StartResponse, instead: Any = None) -> Iterable[bytes]:
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in refuse.headers]
-    start_response(f"{refuse.status} {HTTPStatus(refuse.status).phrase}", headers)
+    status = f"{refuse.status} {HTTPStatus(refuse.status).phrase}"
+    start_response(status, headers, *((instead,) if instead is not None else ()))
     return [] if method == "HEAD" else [refuse.body]
