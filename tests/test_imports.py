@@ -41,7 +41,7 @@ NOW = {
         " KeyFormat BartizanError Misuse Rejected NotFound Unavailable".split()
     ),
     "bartizan.types": set(
-        "Request Admit Refuse Decision IssuedKey KeyRecord KeyRow AuditEvent Authenticator"
+        "Request Admit Refuse Decision IssuedKey KeyRecord KeyRow Claim Link AuditEvent Authenticator"
         " Requirement ParsedKey".split()
     ),
 }

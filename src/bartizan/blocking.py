@@ -1,9 +1,20 @@
 """The services without `await`: one line for each method, no signature written twice."""
 
-from typing import Final
+from collections.abc import Callable, Collection
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol
 
-from bartizan.core.drive import Blocking, blocking
+from bartizan.access.carry import Carrier, Job
+from bartizan.core.drive import Blocking, blocking, run
+from bartizan.core.once import Claim, Claiming, Once
+from bartizan.core.principal import Principal
 from bartizan.credentials.keys import Keys
+from bartizan.credentials.links import Links
+
+if TYPE_CHECKING:
+    from typing import Self
+
+P = ParamSpec("P")
 
 
 class BlockingKeys(Blocking):
@@ -17,3 +28,107 @@ class BlockingKeys(Blocking):
     disable: Final = blocking(Keys.disable)
     enable: Final = blocking(Keys.enable)
     authenticate: Final = blocking(Keys.authenticate)
+
+
+class BlockingLinks(Blocking):
+    """`Links` for WSGI, scripts and the command line."""
+
+    issue: Final = blocking(Links.issue)
+    redeem: Final = blocking(Links.redeem)
+
+
+class BlockingClaiming:
+    """`with` of one claim."""
+
+    __slots__ = ("_claiming",)
+
+    def __init__(self, claiming: Claiming) -> None:
+        self._claiming = claiming
+
+    def __enter__(self) -> Claim:
+        return run(self._claiming.enter())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        run(self._claiming.leave(failed=kind is not None))
+
+
+def _with(method: Callable[Concatenate[Once, P], Claiming]) -> Callable[Concatenate[Any, P], BlockingClaiming]:
+    def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> BlockingClaiming:
+        return BlockingClaiming(method(self._service, *args, **kwargs))
+
+    call.__name__ = method.__name__
+    call.__doc__ = method.__doc__
+    return call
+
+
+class BlockingOnce(Blocking):
+    """`Once` for WSGI, scripts and the command line: `with` instead of `async with`."""
+
+    claim: Final = _with(Once.claim)
+
+
+class Shared(Protocol):
+    """What both forms of a `Bartizan` have in common. It is of `wiring`, which imports this module."""
+
+    blocking_side: Any
+
+    @property
+    def carrier(self) -> Carrier:
+        """What carries principals."""
+
+    def job(self, name: str, org: str | None, scopes: Collection[str]) -> Job:
+        """A job in this environment."""
+
+    def close(self) -> None:
+        """Write what waits to be written, and close the store."""
+
+
+class BlockingBartizan:
+    """`Bartizan` for WSGI, scripts and the command line; a context manager as well."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+
+    @property
+    def keys(self) -> BlockingKeys:
+        """API keys: create, rotate, revoke, authenticate."""
+        return BlockingKeys(self._shared.blocking_side.keys)
+
+    @property
+    def links(self) -> BlockingLinks:
+        """As `Bartizan.links`."""
+        return BlockingLinks(self._shared.blocking_side.links)
+
+    @property
+    def once(self) -> BlockingOnce:
+        """As `Bartizan.once`, for `with`."""
+        return BlockingOnce(self._shared.blocking_side.once)
+
+    def job(self, name: str, *, org: str | None = None, scopes: Collection[str] = ()) -> Job:
+        """As `Bartizan.job`."""
+        return self._shared.job(name, org, scopes)
+
+    def carry(self, *, name: str, seconds: int = 3600) -> str:
+        """As `Bartizan.carry`."""
+        return self._shared.carrier.carry(name=name, seconds=seconds)
+
+    def resume(self, carried: str, *, name: str) -> Job:
+        """As `Bartizan.resume`."""
+        return self._shared.carrier.resume(carried, name=name)
+
+    def recheck(self, principal: Principal) -> None:
+        """As `Bartizan.recheck`."""
+        run(self._shared.blocking_side.recheck(principal))
+
+    def ready(self) -> None:
+        """As `Bartizan.ready`."""
+        run(self._shared.blocking_side.ready())
+
+    def __enter__(self) -> "Self":
+        self.ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shared.close()

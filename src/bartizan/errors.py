@@ -26,7 +26,6 @@ class Reason(StrEnum):
     REPEATED_COOKIE = "repeated_cookie"
     CREDENTIAL_IN_QUERY = "credential_in_query"
     NO_CREDENTIAL = "no_credential"
-    UNKNOWN_CREDENTIAL = "unknown_credential"
     CREDENTIALS_DISAGREE = "credentials_disagree"
     WRONG_SLOT = "wrong_slot"
     WRONG_KIND = "wrong_kind"
@@ -42,11 +41,21 @@ class Reason(StrEnum):
     KEY_EXPIRED = "key_expired"
     KEY_ROTATED = "key_rotated"
     KEY_ROW_EDITED = "key_row_edited"
+    KEY_IN_BROWSER = "key_in_browser"
+    KEY_LEAKED = "key_leaked"
     WRONG_ENVIRONMENT = "wrong_environment"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
+    # texts that we hand out and read back
+    MALFORMED = "malformed"
+    FORGED = "forged"
+    EXPIRED = "expired"
+    ALREADY_USED = "already_used"
+    LINK_BY_GET = "link_by_get"
     # changes
     NO_RECORD = "no_record"
     STATE_CHANGED = "state_changed"
+    IN_FLIGHT = "in_flight"
+    LEASE_LOST = "lease_lost"
     # ports
     SECRET_MISSING = "secret_missing"  # noqa: S105 - a reason, not a password
     STORE_FAILED = "store_failed"
@@ -121,12 +130,19 @@ class InvalidKey(Unauthenticated):
     default = Reason.UNKNOWN_KEY
 
 
+class InvalidCode(Unauthenticated):
+    """A text of ours, such as a link's, that does not verify; whatever is wrong with it looks the same."""
+
+    title = "The code is not valid."
+    default = Reason.MALFORMED
+
+
 class Forbidden(Rejected):
     """Somebody we know who may not do this: 403."""
 
     status = 403
     title = "The caller may not do this."
-    default = Reason.WRONG_KIND
+    default = Reason.APPLICATION
 
 
 class MissingScope(Forbidden):
@@ -140,6 +156,7 @@ class WrongCredential(Forbidden):
     """A credential of another kind, or in another place, than the one asked for."""
 
     title = "This kind of credential is not accepted here."
+    default = Reason.WRONG_KIND
 
 
 class CrossOrigin(Forbidden):
@@ -154,7 +171,7 @@ class NotFound(Rejected):
 
     status = 404
     title = "There is nothing here."
-    default = Reason.NO_RULE
+    default = Reason.APPLICATION
 
 
 class InvalidRequest(Rejected):
@@ -177,6 +194,13 @@ class Conflict(Rejected):
     status = 409
     title = "The record is not in a state that allows this."
     default = Reason.STATE_CHANGED
+
+
+class InFlight(Conflict):
+    """Somebody else is at this very work; `Retry-After` says when to ask again (RFC 9110 section 10.2.3)."""
+
+    title = "This is being worked on."
+    default = Reason.IN_FLIGHT
 
 
 class TooLarge(Rejected):

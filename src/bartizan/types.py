@@ -1,6 +1,7 @@
 """Names for annotations; none of them is ever called."""
 
 from bartizan.core.events import AuditEvent as AuditEvent
+from bartizan.core.once import Claim as Claim
 from bartizan.core.passage import (
     Admit as Admit,
     Authenticator as Authenticator,
@@ -11,15 +12,18 @@ from bartizan.core.passage import (
 from bartizan.core.request import Request as Request
 from bartizan.credentials.key_rows import IssuedKey as IssuedKey, KeyRecord as KeyRecord, KeyRow as KeyRow
 from bartizan.credentials.key_text import ParsedKey as ParsedKey
+from bartizan.credentials.links import Link as Link
 
 __all__ = [
     "Admit",
     "AuditEvent",
     "Authenticator",
+    "Claim",
     "Decision",
     "IssuedKey",
     "KeyRecord",
     "KeyRow",
+    "Link",
     "ParsedKey",
     "Refuse",
     "Request",

@@ -4,15 +4,17 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from bartizan.access.carry import Carrier, Job, behind, job
 from bartizan.audit.journal import OutboxJournal
-from bartizan.blocking import BlockingKeys
+from bartizan.blocking import BlockingBartizan
 from bartizan.core.cache import Cache
 from bartizan.core.drive import run
-from bartizan.core.passage import Authenticator, Decision, Rule, checked_scopes
+from bartizan.core.once import ONCE, Once
+from bartizan.core.passage import Authenticator, Decision, Rule
 from bartizan.core.ports import Clock, SteppedClock, SystemClock, Waits
-from bartizan.core.principal import Environment, JobPrincipal, callers, verified
+from bartizan.core.principal import Environment, Principal
 from bartizan.core.ring import MAKE_ONE, SecretRing
 from bartizan.core.tables import Backend
 from bartizan.credentials.key_format import KeyFormat, checked_environment, checked_org
@@ -21,81 +23,20 @@ from bartizan.credentials.key_stage import CHALLENGES, KeyAuthenticator
 from bartizan.credentials.key_text import KINDS
 from bartizan.credentials.key_uses import USED_EVERY, KeyUses
 from bartizan.credentials.keys import Keys
+from bartizan.credentials.links import Links
 from bartizan.errors import Misuse
 from bartizan.gate.gate import Gate
 from bartizan.gate.rules import compiled
 from bartizan.operations.upkeep import Upkeep
-from bartizan.stores.memory import MemoryBackend
-from bartizan.stores.sqlite import SqliteFile
+from bartizan.stores.urls import Store, opened
 from bartizan.stores.waits import AsyncWaits, BlockingWaits, Threads
 
 if TYPE_CHECKING:
     from typing import Self
 
 
-class Job:
-    """Work under a principal of its own, for as long as the block lasts."""
-
-    __slots__ = ("_principal", "_token")
-
-    def __init__(self, environment: Environment, name: str, org: str | None, scopes: Collection[str]) -> None:
-        if not 1 <= len(name) <= 100 or not name.isprintable():
-            raise Misuse("a job has a name of 1 to 100 printable characters")
-        self._principal = verified(
-            JobPrincipal,
-            org=None if org is None else checked_org(org),
-            environment=environment,
-            scopes=checked_scopes(scopes),
-            expires_at=None,
-            actor=f"job:{name}",
-            name=name,
-            origin=None,
-        )
-
-    def __enter__(self) -> JobPrincipal:
-        held = callers.get(())
-        if held and held[0].org is not None and held[0].org != self._principal.org:
-            raise Misuse("a job of another organization, or of none, does not start while a principal is current")
-        self._token = callers.set((self._principal,))
-        return self._principal
-
-    def __exit__(self, *_: object) -> None:
-        callers.reset(self._token)
-
-
-class Store(Protocol):
-    """A store with a backend for each form."""
-
-    @property
-    def asynchronous(self) -> Backend:
-        """For an event loop."""
-
-    @property
-    def blocking(self) -> Backend:
-        """For threads."""
-
-    def close(self) -> None:
-        """Let go of what is open; the next use opens it again."""
-
-
-class _Both:
-    """A backend that never waits serves both forms."""
-
-    def __init__(self, backend: Backend) -> None:
-        self.asynchronous = self.blocking = backend
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-def _store(url: str | Backend, clock: Clock) -> Store:
-    if not isinstance(url, str):
-        return _Both(url)
-    if url == "memory://":
-        return _Both(MemoryBackend(clock))
-    if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
-        return SqliteFile(url.removeprefix("sqlite:///"), clock)
-    raise Misuse("url is memory://, sqlite:///path (relative) or sqlite:////path (absolute)")
+PURGED_EVERY = 60  # seconds between two looks for markers that are over
+PURGED_AT_ONCE = 1000
 
 
 class _Side:
@@ -103,7 +44,19 @@ class _Side:
 
     def __init__(self, shared: "_Shared", waits: Waits, backend: Backend | None) -> None:
         self.backend = backend
+        self._clock = shared.clock
         self._keys: Keys | None = None
+        self._links: Links | None = None
+        self._once: Once | None = None
+        if backend is not None:
+            self._once = Once(
+                backend=backend,
+                waits=waits,
+                environment=shared.environment,
+                clock=shared.clock,
+                journal=shared.journal,
+                wake=shared.once_used,
+            )
         if backend is not None and shared.ring is not None and shared.form is not None:
             self._keys = Keys(
                 backend=backend,
@@ -116,6 +69,14 @@ class _Side:
                 journal=shared.journal,
                 uses=shared.uses,
             )
+            self._links = Links(
+                backend=backend,
+                ring=shared.ring,
+                environment=shared.environment,
+                clock=shared.clock,
+                journal=shared.journal,
+                wake=shared.once_used,
+            )
 
     @property
     def keys(self) -> Keys:
@@ -123,6 +84,26 @@ class _Side:
         if self._keys is None:
             raise Misuse(f"keys need url= and secrets=; {MAKE_ONE}")
         return self._keys
+
+    @property
+    def links(self) -> Links:
+        """The links, where there is all that they need."""
+        if self._links is None:
+            raise Misuse(f"links need url= and secrets=; {MAKE_ONE}")
+        return self._links
+
+    @property
+    def once(self) -> Once:
+        """The claims, where there is a store."""
+        if self._once is None:
+            raise Misuse("once needs url=")
+        return self._once
+
+    async def recheck(self, principal: Principal) -> None:
+        """Return while what the principal stands on lives."""
+        key = behind(principal, self._clock.seconds())
+        if key is not None:
+            await self.keys.recheck(key)
 
     def authenticators(self, environments: Collection[Environment]) -> list[Authenticator]:
         """What can be verified here."""
@@ -163,7 +144,11 @@ class _Shared:
         self.journal: OutboxJournal = journal(self.clock, wake=self.upkeep.need)
         self.uses: KeyUses = KeyUses(self.upkeep.need)
         self.on_decision = on_decision
-        self.store: Store | None = None if url is None else _store(url, self.clock)
+        self._carrier: Carrier | None = None
+        if ring is not None:
+            self._carrier = Carrier(ring=ring, environment=environment, clock=self.clock, journal=self.journal)
+        self._purges = False
+        self.store: Store | None = None if url is None else opened(url, self.clock)
         backend, blocking = (None, None) if self.store is None else (self.store.asynchronous, self.store.blocking)
         self.threads: Threads = Threads()
         self.side: _Side = _Side(self, AsyncWaits(), backend)
@@ -171,6 +156,7 @@ class _Shared:
         self.upkeep.add(self.journal.drain, every=1)
         if blocking is not None:
             self.upkeep.add(lambda: run(self.uses.write(blocking)), every=USED_EVERY)
+            self.upkeep.add(lambda: self._purge(blocking), every=PURGED_EVERY)
 
     def gate(self, rules: Sequence[Rule], environments: Collection[Environment] | None) -> Gate:
         """A gate and, at its first use, its blocking twin over the same table."""
@@ -192,6 +178,26 @@ class _Shared:
             )
 
         return made(self.side, lambda: made(self.blocking_side, None))
+
+    @property
+    def carrier(self) -> Carrier:
+        """What carries principals, where there are secrets."""
+        if self._carrier is None:
+            raise Misuse(f"carry and resume need secrets=; {MAKE_ONE}")
+        return self._carrier
+
+    def job(self, name: str, org: str | None, scopes: Collection[str]) -> Job:
+        """A job in this environment."""
+        return job(self.environment, name, None if org is None else checked_org(org), scopes)
+
+    def once_used(self) -> None:
+        """There are markers, which upkeep removes when they are over."""
+        self._purges = True
+        self.upkeep.need()
+
+    def _purge(self, backend: Backend) -> None:
+        while self._purges and run(backend.purge(ONCE, limit=PURGED_AT_ONCE)) == PURGED_AT_ONCE:
+            pass
 
     def close(self) -> None:
         """Write what waits to be written, and close the store; both begin anew at their next use."""
@@ -240,7 +246,10 @@ class Bartizan:
         Reads `_URL`, `_ENVIRONMENT`, `_KEY_PREFIX`, and `_SECRETS` (separated by white space) or `_SECRETS_FILE` (one a
         line), newest first. Any other name with the prefix is a warning, `_TEST_…` and `_REQUIRE_…` aside.
         """
-        return cls(**{**_from_env(os.environ, prefix), **program})
+        settings = {**_from_env(os.environ, prefix), **program}
+        if "environment" not in settings:
+            raise Misuse(f'{prefix}_ENVIRONMENT is "live" or "test"')
+        return cls(**settings)
 
     @property
     def keys(self) -> Keys:
@@ -248,7 +257,17 @@ class Bartizan:
         return self._shared.side.keys
 
     @property
-    def blocking(self) -> "BlockingBartizan":
+    def links(self) -> Links:
+        """Texts that let whoever holds them do one thing: issue, redeem."""
+        return self._shared.side.links
+
+    @property
+    def once(self) -> Once:
+        """Each text once: `async with security.once.claim(…) as claim`."""
+        return self._shared.side.once
+
+    @property
+    def blocking(self) -> BlockingBartizan:
         """The same without `await`, over the same caches, journal and store."""
         return self._blocking
 
@@ -264,7 +283,26 @@ class Bartizan:
 
         Without `org` it may name any organization, and an event tells of each.
         """
-        return Job(self._shared.environment, name, org, scopes)
+        return self._shared.job(name, org, scopes)
+
+    def carry(self, *, name: str, seconds: int = 3600) -> str:
+        """The current principal's authority as a text for a queue, for the job `name` alone.
+
+        It is good for `seconds`, a day at most, and never beyond the principal's own end.
+        """
+        return self._shared.carrier.carry(name=name, seconds=seconds)
+
+    def resume(self, carried: str, *, name: str) -> Job:
+        """In the worker: `with security.resume(carried, name=…) as job` works with what was carried, at most.
+
+        `InvalidCode` for a text that is not ours, for another job, or over. Whether the credential still lives is for
+        `recheck(job)` to ask.
+        """
+        return self._shared.carrier.resume(carried, name=name)
+
+    async def recheck(self, principal: Principal) -> None:
+        """Return while the key of this principal, or the one a resumed job carries, lives; raise once it has ended."""
+        await self._shared.side.recheck(principal)
 
     async def ready(self) -> None:
         """Return if the store answers, raise `Unavailable` if not: for readiness probes."""
@@ -276,33 +314,6 @@ class Bartizan:
 
     async def __aexit__(self, *_: object) -> None:
         await self._shared.threads.run(self._shared.close)
-
-
-class BlockingBartizan:
-    """`Bartizan` for WSGI, scripts and the command line; a context manager as well."""
-
-    def __init__(self, shared: "_Shared") -> None:
-        self._shared = shared
-
-    @property
-    def keys(self) -> BlockingKeys:
-        """API keys: create, rotate, revoke, authenticate."""
-        return BlockingKeys(self._shared.blocking_side.keys)
-
-    def job(self, name: str, *, org: str | None = None, scopes: Collection[str] = ()) -> Job:
-        """As `Bartizan.job`."""
-        return Job(self._shared.environment, name, org, scopes)
-
-    def ready(self) -> None:
-        """As `Bartizan.ready`."""
-        run(self._shared.blocking_side.ready())
-
-    def __enter__(self) -> "Self":
-        self.ready()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._shared.close()
 
 
 _NAMES = {"URL": "url", "ENVIRONMENT": "environment", "KEY_PREFIX": "key_prefix"}
@@ -323,6 +334,4 @@ def _from_env(environ: Mapping[str, str], prefix: str) -> dict[str, Any]:
     for name in sorted(given.keys() - _NAMES.keys() - {"SECRETS", "SECRETS_FILE"}):
         if not name.startswith(("TEST_", "REQUIRE_")):
             warnings.warn(f"{prefix}_{name} is not a setting of Bartizan", stacklevel=3)
-    if "environment" not in out:
-        raise Misuse(f'{prefix}_ENVIRONMENT is "live" or "test"')
     return out

@@ -1,10 +1,12 @@
-"""Bytes and text: base62 with a checksum, length-prefixed joining, canonical JSON.
+"""Bytes and text: base62 with a checksum, strict base64url, length-prefixed joining, canonical JSON.
 
 The only place where bytes become text. Whatever is accepted re-encodes to the same text.
 """
 
 import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
+from re import compile as pattern
 from typing import Any
 from zlib import crc32
 
@@ -13,6 +15,7 @@ from bartizan.core.ports import Entropy
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PAIRS = tuple(a + b for a in ALPHABET for b in ALPHABET)
 _VALUES = {c: i for i, c in enumerate(ALPHABET)}
+_URL_SAFE = pattern(r"[A-Za-z0-9_-]*")
 CHECK = 6  # characters of a checksum: 62**6 > 2**32
 
 Json = str | int | bool | None | Sequence["Json"] | Mapping[str, "Json"]
@@ -50,6 +53,22 @@ def checksum(text: str) -> str:
     rest, low = divmod(crc32(text.encode("ascii")), 3844)
     high, mid = divmod(rest, 3844)
     return _PAIRS[high] + _PAIRS[mid] + _PAIRS[low]
+
+
+def base64url(data: bytes) -> str:
+    """`data` in the URL-safe alphabet, without padding (RFC 4648 section 5)."""
+    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def unbase64url(text: str) -> bytes | None:
+    """The bytes that `base64url` would write as exactly `text`, or None where there are none.
+
+    A lenient reader skips what it does not know and drops the last bits, so that many texts give the same bytes.
+    """
+    if not _URL_SAFE.fullmatch(text) or len(text) % 4 == 1:
+        return None
+    data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    return data if base64url(data) == text else None
 
 
 def joined(*parts: bytes) -> bytes:

@@ -6,13 +6,15 @@ from typing import Literal, Protocol
 
 from bartizan.core.encoding import Json, canonical
 from bartizan.core.ports import Entropy
-from bartizan.core.principal import callers
+from bartizan.core.principal import JobPrincipal, callers
 from bartizan.core.tables import Insert, Table
-from bartizan.errors import Misuse, Reason
+from bartizan.errors import Misuse, NotFound, Reason
 
 NAMES = frozenset({
     "key.created", "key.rotated", "key.revoked", "key.disabled", "key.enabled", "key.row_edited",
+    "key.resealed", "key.in_browser", "key.leak_unmatched",
     "request.refused", "observer.failed", "organization.named",
+    "once.lease_lost", "link.issued", "link.redeemed", "context.carried", "context.resumed",
 })  # fmt: skip
 Outcome = Literal["success", "refused"]
 SYSTEM = "system"  # the actor where nobody is current: a script, a start-up hook
@@ -95,3 +97,14 @@ def current_actor() -> str:
     """The name of whoever acts now."""
     held = callers.get(())
     return held[0].actor if held else SYSTEM
+
+
+def entered(org: str, journal: Journal) -> None:
+    """Refuse another organization while a principal is current; a job without one may name any, and is noted."""
+    held = callers.get(())
+    if not held:
+        return
+    if held[0].org is None and isinstance(held[0], JobPrincipal):
+        journal.note(AuditEvent(name="organization.named", org=org, actor=held[0].actor))
+    elif held[0].org != org:
+        raise NotFound(Reason.WRONG_ORGANIZATION)

@@ -78,16 +78,21 @@ class PublishablePrincipal(Caller):
 
 
 class JobPrincipal(Caller):
-    """Work that no request asked for, named by the program that runs it; without `org` it may name any organization."""
+    """Work that no request asked for, named by the program that runs it; without `org` it may name any organization.
 
-    __slots__ = ("name", "origin")
+    `origin` is the actor for whom it works, where its authority was carried here by `carry` and `resume`; else None.
+    """
+
+    __slots__ = ("_source", "name", "origin")
     kind: ClassVar[Literal["job"]] = "job"
     name: str
     origin: str | None
+    _source: SecretPrincipal | PublishablePrincipal | None  # whose end is this one's end too; for `recheck`
 
 
 Principal = SecretPrincipal | PublishablePrincipal | JobPrincipal
 P = TypeVar("P", bound=Principal)
+V = TypeVar("V", bound=Verified)
 
 PERSONAL: tuple[str, ...] = (
     "job",
@@ -96,8 +101,8 @@ PERSONAL: tuple[str, ...] = (
 )  # of several credentials, who is the caller: the first of these
 
 
-def verified(kind: type[P], /, **fields: Any) -> P:
-    """A principal with exactly these fields. For verifiers: a test lists the modules that call it."""
+def verified(kind: type[V], /, **fields: Any) -> V:
+    """A verified value with exactly these fields. For verifiers: a test lists the modules that call it."""
     made = object.__new__(kind)
     put = object.__setattr__
     for name, value in fields.items():
@@ -108,6 +113,8 @@ def verified(kind: type[P], /, **fields: Any) -> P:
 # The callers of the request or job that runs now, most personal first; () is nobody. Unset: no gate ran.
 callers: ContextVar[tuple[Principal, ...]] = ContextVar("bartizan_callers")
 NOBODY: tuple[Principal, ...] = ()
+# The method of the request that runs now; None where no gate ran. The gate sets it where it sets `callers`.
+passage_method: ContextVar[str | None] = ContextVar("bartizan_method", default=None)
 
 
 @overload

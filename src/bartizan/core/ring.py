@@ -24,6 +24,8 @@ class Purpose(StrEnum):
     """What a subkey is for: a closed list, one for each room that keeps or hands out anything under a key."""
 
     APIKEY_PEPPER = "apikey-pepper"
+    LINK = "link"
+    CARRY = "carry"
 
 
 class Begun:

@@ -1,0 +1,156 @@
+"""Work outside a request: jobs, and a caller's authority carried into one as a text."""
+
+import json
+from collections.abc import Collection
+
+from bartizan.core.encoding import canonical
+from bartizan.core.events import AuditEvent, Journal
+from bartizan.core.passage import checked_scopes
+from bartizan.core.ports import Clock, Entropy, fresh
+from bartizan.core.principal import (
+    Environment,
+    JobPrincipal,
+    Principal,
+    PublishablePrincipal,
+    SecretPrincipal,
+    callers,
+    current_principal,
+    verified,
+)
+from bartizan.core.ring import Purpose, SecretRing
+from bartizan.core.stamp import Stamp
+from bartizan.errors import InvalidCode, Misuse, Reason, Unauthenticated
+
+LONGEST_LIFE = 86_400
+LONGEST_BODY = 8192  # bytes: an organization, an actor, and scopes
+
+KeyPrincipal = SecretPrincipal | PublishablePrincipal
+KEY_KINDS: dict[str, type[KeyPrincipal]] = {"secret": SecretPrincipal, "publishable": PublishablePrincipal}
+
+
+class Job:
+    """Work under a principal of its own, for as long as the block lasts."""
+
+    __slots__ = ("_principal", "_token")
+
+    def __init__(self, principal: JobPrincipal) -> None:
+        self._principal = principal
+
+    def __enter__(self) -> JobPrincipal:
+        held = callers.get(())
+        if held and held[0].org is not None and held[0].org != self._principal.org:
+            raise Misuse("a job of another organization, or of none, does not start while a principal is current")
+        self._token = callers.set((self._principal,))
+        return self._principal
+
+    def __exit__(self, *_: object) -> None:
+        callers.reset(self._token)
+
+
+def job(environment: Environment, name: str, org: str | None, scopes: Collection[str]) -> Job:
+    """A job of the program's own, with these scopes; `org` was checked by the caller."""
+    return Job(
+        verified(
+            JobPrincipal,
+            org=org,
+            environment=environment,
+            scopes=checked_scopes(scopes),
+            expires_at=None,
+            actor=f"job:{checked_name(name)}",
+            name=name,
+            origin=None,
+            _source=None,
+        )
+    )
+
+
+def checked_name(name: object) -> str:
+    """A job's name."""
+    if not isinstance(name, str) or not 1 <= len(name) <= 100 or not name.isprintable():
+        raise Misuse("a job has a name of 1 to 100 printable characters")
+    return name
+
+
+class Carrier:
+    """Writes the current principal down for a queue, and lets the job that is named take it up."""
+
+    def __init__(
+        self,
+        *,
+        ring: SecretRing,
+        environment: Environment,
+        clock: Clock,
+        journal: Journal,
+        entropy: Entropy = fresh,
+    ) -> None:
+        self._stamp = Stamp(
+            ring,
+            Purpose.CARRY,
+            environment,
+            prefix="carry",
+            longest=LONGEST_BODY,
+            life=LONGEST_LIFE,
+            error=InvalidCode,
+            entropy=entropy,
+        )
+        self._clock = clock
+        self._journal = journal
+
+    def carry(self, *, name: str, seconds: int = 3600) -> str:
+        """The current principal's authority, for the job `name` alone, until `seconds` from now or its own end."""
+        bind = checked_name(name).encode()
+        principal = current_principal()
+        if principal.org is None:
+            raise Misuse("a job without an organization has nothing that could be carried: name one for it")
+        now = self._clock.seconds()
+        seconds = self._stamp.checked_life(seconds)
+        if principal.expires_at is not None:
+            seconds = min(seconds, principal.expires_at - now)
+            if seconds < 1:
+                raise Unauthenticated(Reason.EXPIRED)
+        origin = principal.actor
+        if isinstance(principal, JobPrincipal) and principal.origin is not None:
+            origin = principal.origin  # carried once more, it still is the authority of whoever it came from
+        source = _source(principal)
+        kind, key_id = (None, None) if source is None else (source.kind, source.key_id)
+        said = [principal.org, principal.environment, sorted(principal.scopes), origin, kind, key_id]
+        text = self._stamp.make(canonical(said).encode(), now=now, seconds=seconds, bind=bind)
+        self._note("context.carried", principal, name, origin)
+        return text
+
+    def resume(self, carried: str, *, name: str) -> Job:
+        """A block in which the job `name` works with what was carried, no wider and no longer; else `InvalidCode`.
+
+        The text says that the authority was there when it was carried: `recheck` asks whether it still is.
+        """
+        bind = checked_name(name).encode()
+        stamped = self._stamp.read(carried, now=self._clock.seconds(), bind=bind)
+        org, environment, scopes, origin, kind, key_id = json.loads(stamped.body)
+        fields = {
+            "org": org,
+            "environment": environment,
+            "scopes": frozenset(scopes),
+            "expires_at": stamped.expires_at,
+        }
+        source = None if kind is None else verified(KEY_KINDS[kind], **fields, actor=origin, key_id=key_id)
+        principal = verified(JobPrincipal, **fields, actor=f"job:{name}", name=name, origin=origin, _source=source)
+        self._note("context.resumed", principal, name, origin)
+        return Job(principal)
+
+    def _note(self, event: str, principal: Principal, name: str, origin: str) -> None:
+        self._journal.note(
+            AuditEvent(
+                name=event, org=principal.org, actor=principal.actor, target=f"job:{name}", data={"origin": origin}
+            )
+        )
+
+
+def behind(principal: Principal, now: int) -> KeyPrincipal | None:
+    """What has to live still for this principal: a key's is itself, of a resumed job what was carried, else nothing."""
+    if isinstance(principal, JobPrincipal) and principal.expires_at is not None and now >= principal.expires_at:
+        raise InvalidCode(Reason.EXPIRED)
+    return _source(principal)
+
+
+def _source(principal: Principal) -> KeyPrincipal | None:
+    return principal._source if isinstance(principal, JobPrincipal) else principal  # noqa: SLF001 - made here
