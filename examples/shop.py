@@ -6,7 +6,8 @@ uvicorn shop:app          with BARTIZAN_URL, BARTIZAN_ENVIRONMENT and BARTIZAN_S
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from bartizan import Bartizan, Rule, SecretPrincipal, allow, current_principal
 from bartizan.integrations.starlette import install
@@ -18,6 +19,7 @@ RULES = [
     Rule("GET /products", allow.publishable_key() | allow.secret_key()),
     Rule("GET /orgs/{org}/orders", allow.secret_key("orders:read")),
     Rule("POST /orgs/{org}/orders", allow.secret_key("orders:write")),
+    Rule("WEBSOCKET /live", allow.publishable_key()),
     Rule("/admin/**", allow.secret_key("admin")),
 ]
 
@@ -41,6 +43,12 @@ async def order(request: Request) -> Response:
     return JSONResponse({"orders": len(ORDERS[caller.org])}, status_code=201)
 
 
+async def live(socket: WebSocket) -> None:
+    await socket.accept()
+    await socket.send_text(f"for {current_principal().org}")
+    await socket.close()
+
+
 async def admin(_: Request) -> Response:
     return PlainTextResponse("the keys to everything")
 
@@ -52,6 +60,7 @@ def behind_a_gate(security: Bartizan) -> Starlette:
         Route("/products", products),
         Route("/orgs/{org}/orders", orders),
         Route("/orgs/{org}/orders", order, methods=["POST"]),
+        WebSocketRoute("/live", live),
         Route("/admin", admin),
         Route("/admin/keys", admin),
     ]
