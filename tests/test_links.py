@@ -142,7 +142,8 @@ def test_a_link_is_for_one_purpose_state_and_organization(kit: Kit) -> None:
         {"state": "anna@new.example"}, {"state": "x" * 1001}, {"state": "\ud800"},
     ):  # fmt: skip
         assert reason_of(kit, text, **wrong) is Reason.FORGED
-    assert reason_of(kit, text, org="org_2", **right) is Reason.WRONG_ORGANIZATION
+    for org in ("org_2", "", "org_1\0", "x" * 1_000_000, "\ud800"):
+        assert reason_of(kit, text, org=org, **right) is Reason.WRONG_ORGANIZATION
     assert used(kit) == 0
     assert redeem(kit, text, **right).subject == "anna"
     assert b"example" not in (unbase64url(text[5:-44]) or b"")
@@ -298,6 +299,9 @@ def test_misuse(kit: Kit) -> None:
     for purpose in ("", "x" * 101, "a\0", None):
         with pytest.raises(Misuse):
             kit.security.blocking.links.issue(purpose, org="o", subject="s", seconds=1)  # type: ignore[arg-type]
+    for state in (None, b"x"):
+        with pytest.raises(Misuse):
+            redeem(kit, invited(kit), state=state)
     for lacking in ({"url": "memory://"}, {"secrets": [new_root()]}):
         with pytest.raises(Misuse, match="url= and secrets="):
             _ = Bartizan(environment="test", **lacking).links

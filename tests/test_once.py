@@ -410,6 +410,13 @@ def test_namespaces_and_texts_do_not_run_together(kit: Kit) -> None:
     assert firsts(once, *texts) == [False] * len(texts)
 
 
+def test_a_claim_is_entered_once(kit: Kit) -> None:
+    """A second block under the first one's name would have the work to do as well."""
+    claiming = kit.security.blocking.once.claim("evt_1", namespace="shop")
+    with claiming, pytest.raises(Misuse), claiming:
+        raise AssertionError("nobody comes here")
+
+
 def test_environments_do_not_share() -> None:
     backend = MemoryBackend()
     live, test = (Bartizan(backend, environment=e).blocking.once for e in ("live", "test"))

@@ -130,50 +130,64 @@ class Claim:
 class Claiming:
     """`async with` of one claim: a thin one over claim, commit and release."""
 
-    __slots__ = ("_keep", "_lease", "_marker", "_once", "_owner", "first")
+    __slots__ = ("_claim", "_entered", "_keep", "_lease", "_lost", "_marker", "_markers", "_now", "_waits")
 
-    def __init__(self, once: "Once", marker: str, lease: int, keep: int) -> None:
-        self.first: bool = False
-        self._once = once
+    def __init__(
+        self,
+        markers: Markers,
+        waits: Waits,
+        *,
+        marker: str,
+        owner: str,
+        lease: int,
+        keep: int,
+        now: Callable[[], int],
+        lost: Callable[[str], None],
+    ) -> None:
+        self._markers = markers
+        self._waits = waits
         self._marker = marker
         self._lease = lease
         self._keep = keep
-        self._owner = ""
+        self._now = now
+        self._lost = lost
+        self._claim = Claim(owner, first=False)
+        self._entered = False
 
     async def enter(self) -> Claim:
         """Hold the id; `InFlight` where somebody else does."""
-        once, self._owner = self._once, new_owner(self._once.entropy)
+        if self._entered:
+            raise Misuse("a block is entered once: claim(...) anew")
+        self._entered = True
+        claim = self._claim
         try:
-            outcome = await once.waits.finish(once.markers.claim(self._marker, self._owner, self._lease))
+            outcome = await self._waits.finish(self._markers.claim(self._marker, claim.owner, self._lease))
         except GeneratorExit:
             raise  # nothing can be awaited any more
         except BaseException:
             # Whoever is cancelled, or hears nothing from the store, may hold the id all the same, and will do nothing.
             await self._release()
             raise
-        once.wake()
         if isinstance(outcome, Held):
-            left = min(max(1, outcome.until - once.clock.seconds()), LONGEST_LEASE)
+            left = min(max(1, outcome.until - self._now()), LONGEST_LEASE)
             raise InFlight(headers=(("Retry-After", str(left)),))
-        self.first = isinstance(outcome, Claimed)
-        return Claim(self._owner, first=self.first)
+        claim.first = isinstance(outcome, Claimed)
+        return claim
 
     async def leave(self, *, failed: bool) -> None:
         """Commit, or release where the block failed; `Conflict` where the lease was lost meanwhile."""
-        if not self.first:
+        if not self._claim.first:
             return
         if failed:
             await self._release()
             return
-        once = self._once
-        if await once.waits.finish(once.markers.commit(self._marker, self._owner, "", self._keep)):
-            return
-        once.lost(self._marker)
-        raise Conflict(Reason.LEASE_LOST)
+        if not await self._waits.finish(self._markers.commit(self._marker, self._claim.owner, "", self._keep)):
+            self._lost(self._marker)
+            raise Conflict(Reason.LEASE_LOST)
 
     async def _release(self) -> None:
         with suppress(Unavailable):  # then the lease lapses by itself; what failed first is what is told
-            await self._once.waits.finish(self._once.markers.release(self._marker, self._owner))
+            await self._waits.finish(self._markers.release(self._marker, self._claim.owner))
 
     async def __aenter__(self) -> Claim:
         return await self.enter()
@@ -199,11 +213,11 @@ class Once:
         wake: Callable[[], None],
         entropy: Entropy = fresh,
     ) -> None:
-        self.markers: Markers = Markers(backend)
-        self.waits: Waits = waits
-        self.clock: Clock = clock
-        self.wake: Callable[[], None] = wake
-        self.entropy: Entropy = entropy
+        self._markers = Markers(backend)
+        self._waits = waits
+        self._clock = clock
+        self._wake = wake
+        self._entropy = entropy
         self._environment = environment
         self._journal = journal
 
@@ -227,9 +241,13 @@ class Once:
         org, subject = _whose()
         parts = (self._environment, org, subject, namespace, key)
         marker = marker_id(b"claim", *(part.encode("utf-8", "surrogatepass") for part in parts))
-        return Claiming(self, marker, lease, keep)
+        self._wake()
+        return Claiming(
+            self._markers, self._waits, marker=marker, owner=new_owner(self._entropy), lease=lease, keep=keep,
+            now=self._clock.seconds, lost=self._lost,
+        )  # fmt: skip
 
-    def lost(self, marker: str) -> None:
+    def _lost(self, marker: str) -> None:
         """Tell that a lease was lost while its block ran."""
         held = callers.get(())
         org = held[0].org if held else None

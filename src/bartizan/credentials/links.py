@@ -93,7 +93,7 @@ class Links:
         A link for one redemption is used up by this, whatever happens after; in a GET or HEAD passage it raises
         `MethodNotAllowed` instead, because mail scanners and browsers that fetch ahead follow links too.
         """
-        entered(checked_org(org), self._journal)
+        entered(org, self._journal)  # it may be the peer's: whatever it is, no link says it
         bound = _bound(purpose, state)
         if len(state) > LONGEST_STATE:
             raise InvalidCode(Reason.FORGED)  # none was issued with it
@@ -125,6 +125,9 @@ class Links:
 
 def _bound(purpose: str, state: str) -> bytes:
     _checked(purpose, 100, "purpose is the program's own word")
+    given: object = state
+    if not isinstance(given, str):
+        raise Misuse("state is text")
     return joined(purpose.encode(), state.encode("utf-8", "surrogatepass"))
 
 
