@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from servers import ask, serving
 
-from bartizan import Bartizan, Misuse, NotFound
+from bartizan import Bartizan, Misuse, NotFound, Rule, allow
+from bartizan.asgi import GateMiddleware
 from bartizan.core.encoding import unbase64url
 from bartizan.core.events import OUTBOX
 from bartizan.core.once import ONCE
@@ -343,3 +345,48 @@ def test_a_link_is_told_to_nobody(kit: Kit, caplog: pytest.LogCaptureFixture) ->
         repr(caught.value.__dict__),
     ]
     assert all(text not in place and text[-43:] not in place for place in told)
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_a_one_time_link_is_not_used_up_by_get(http: str) -> None:
+    """Through the gate: a scanner follows the link of a mail before its reader does, and says so with GET or HEAD."""
+    kit = Kit()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        text = scope["query_string"].decode()
+        link = await kit.security.links.redeem(text, purpose="invitation", org=scope["path"].split("/")[2])
+        headers = [(b"content-length", b"%d" % len(link.subject))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": link.subject.encode()})
+
+    gate = kit.security.gate([Rule("GET|POST /orgs/*/accept", allow.public())])
+    text = invited(kit)
+    with serving(GateMiddleware(app, gate), http) as port:
+        for method in ("GET", "HEAD", "GET"):
+            answer = ask(port, f"/orgs/org_1/accept?{text}", method=method)
+            assert (answer.status, answer.headers["allow"]) == (405, "POST")
+        assert ask(port, f"/orgs/org_2/accept?{text}", method="POST").status == 401
+        accepted = ask(port, f"/orgs/org_1/accept?{text}", method="POST")
+        assert (accepted.status, accepted.body) == (200, b"anna")
+        assert ask(port, f"/orgs/org_1/accept?{text}", method="POST").status == 401
+        assert ask(port, f"/orgs/org_1/accept?{text}", method="GET").status == 405
+        assert ask(port, f"/orgs/org_1/accept?{text[:-1]}", method="GET").status == 401
+    reasons = [event.reason for event in kit.events if event.outcome == "refused"]
+    assert reasons == [*["link_by_get"] * 3, "wrong_organization", "already_used", "link_by_get", "malformed"]
+
+
+def test_whoever_calls_an_application_in_its_own_task_is_left_without_its_method() -> None:
+    kit = Kit()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert passage_method.get() == "GET"
+
+    async def nothing(*_: Any) -> None: ...
+
+    scope = {"type": "http", "method": "GET", "path": "/x", "headers": []}
+    asyncio.run(_called(GateMiddleware(app, kit.security.gate([Rule("/x", allow.public())])), scope, nothing))
+
+
+async def _called(app: Any, scope: Any, nothing: Any) -> None:
+    await app(scope, nothing, nothing)
+    assert passage_method.get() is None

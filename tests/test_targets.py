@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from fastapi import FastAPI
@@ -15,8 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from bartizan import Rule, allow, asgi, wsgi
-from bartizan.core.request import Request
-from bartizan.gate.targets import malformed
+from bartizan.gate.targets import _BAD, ENCODED_SLASH, MALFORMED, PLAIN, judged
 from bartizan.integrations import fastapi, flask, starlette
 from bartizan.testing.kit import Kit, headers_of
 
@@ -253,35 +253,36 @@ def test_rule_root_path_mount() -> None:
         assert ask(port, "/sub/%61dmin", *page.items()).status == 403
 
 
-def request(path: str, raw: bytes | None, mount: str = "") -> Request:
-    return Request("GET", path, [], None, "http", raw_path=raw, mount=mount)
-
-
 def test_raw_and_decoded_paths_must_agree() -> None:
-    assert not malformed(request("/a b", b"/a%20b"))
-    assert not malformed(request("/a", b"/a"))
-    assert not malformed(request("/a", None))
-    assert not malformed(request("/a", b"/api/a", "/api"))
-    assert not malformed(request("/é", "/é".encode().replace(b"\xc3\xa9", b"%C3%A9")))
+    assert judged("/a b", b"/a%20b", "") == PLAIN
+    assert judged("/a", b"/a", "") == PLAIN
+    assert judged("/a", None, "") == PLAIN
+    assert judged("/a", b"/api/a", "/api") == PLAIN
+    assert judged("/\u00e9", b"/%C3%A9", "") == PLAIN
+    assert judged("/a/b", b"/a%2Fb", "") == ENCODED_SLASH
     for path, raw in (
-        ("/a", b"/b"),
-        ("/a", b"/%62"),
-        ("/a", b"/a?"),
-        ("/é", "/é".encode()),
-        ("/a", b"/other/a"),
-        ("/a%", b"/a%25%"),
-    ):
-        assert malformed(request(path, raw, "/api")), (path, raw)
+        ("/a", b"/b"), ("/a", b"/%62"), ("/a", b"/a?"), ("/\u00e9", "/\u00e9".encode()), ("/a", b"/other/a"), ("/a%", b"/a%25%"),
+        ("/%41", b"/%41"), ("/A", b"/%2541"), ("/%", b"/%2525"),
+    ):  # fmt: skip
+        assert judged(path, raw, "/api") == MALFORMED, (path, raw)
+    assert judged("/%41", b"/%2541", "") == PLAIN
 
 
-@settings(max_examples=500)
-@given(st.text(max_size=12), st.binary(max_size=12))
-def test_a_target_is_well_formed_or_malformed_and_nothing_else(path: str, raw: bytes) -> None:
-    malformed(request(path, raw))
-    if not malformed(request("/" + path, None)):
-        assert not set(path) & set("\\\0\n\r\x7f\ufffd")
-        assert "//" not in "/" + path
+hostile = st.text(st.sampled_from("/.\\%2Fa\0\n\x7f\ufffd\u00e9\u2028 "), max_size=12)
+
+
+@settings(max_examples=1000)
+@given(hostile | st.text(max_size=12), st.none() | st.binary(max_size=12))
+def test_a_target_is_well_formed_or_malformed_and_nothing_else(rest: str, raw: bytes | None) -> None:
+    path = "/" + rest
+    if judged(path, raw, "") != MALFORMED:
+        assert not set(path) & set("\\\0\n\r\x7f\ufffd\ud800")
+        assert "//" not in path
         assert not {".", ".."} & set(path.split("/"))
+        assert raw is None or unquote_to_bytes(raw).decode() == path
+    else:
+        assert raw is not None or _BAD.search(path)
+    assert judged(rest, raw, "") == MALFORMED or rest.startswith("/")
 
 
 def test_wsgi_raw_paths_where_a_server_gives_one() -> None:

@@ -1,10 +1,10 @@
 """The gate in front of an ASGI application: build a `Request`, ask, write the answer. Nothing is decided here."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any
 
-from bartizan.core.passage import Refuse
-from bartizan.core.principal import NOBODY, callers
+from bartizan.core.passage import Admit, Refuse
+from bartizan.core.principal import NOBODY, callers, passage_method
 from bartizan.core.request import Request
 from bartizan.errors import Misuse, Rejected, TooLarge, Unavailable
 from bartizan.gate.gate import Gate
@@ -41,32 +41,33 @@ class GateMiddleware:
             return
         if kind not in {"http", "websocket"}:
             raise Misuse("the gate serves http, websocket and lifespan: it lets nothing else through")
-        before = callers.set(NOBODY)
+        before, method = callers.set(NOBODY), passage_method.set(None)
         try:
-            await (self._http if kind == "http" else self._websocket)(scope, receive, send)
+            request = request_of(scope, scope["method"] if kind == "http" else "WEBSOCKET")
+            verdict = await self.gate.check(request)
+            if isinstance(verdict, Refuse):
+                await (_answer(verdict, send) if kind == "http" else _turn_away(verdict, scope, receive, send))
+            elif verdict.rule.requirement.look == "away":
+                await self.app(scope, receive, send)
+            else:
+                scope["bartizan"] = verdict
+                await (self._http if kind == "http" else self._websocket)(scope, receive, send, request, verdict)
         finally:
-            callers.reset(before)  # whoever calls an application in its own task is not left with its caller
+            # Whoever calls an application in its own task is not left with its caller.
+            passage_method.reset(method)
+            callers.reset(before)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = request_of(scope, scope["method"])
-        verdict = await self.gate.check(request)
-        if isinstance(verdict, Refuse):
-            await _answer(verdict, send)
-            return
-        if verdict.rule.requirement.look == "away":
-            await self.app(scope, receive, send)
-            return
-        scope["bartizan"] = verdict
+    async def _http(self, scope: Scope, receive: Receive, send: Send, request: Request, admit: Admit) -> None:
         status = read = 0
-        limit = verdict.rule.body_limit
+        limit = admit.rule.body_limit
         whole = False  # whether the request's body has been read to its end
         stream: Stream | None = None
 
         async def receiving() -> Message:
             nonlocal read, whole, stream
-            if whole and verdict.callers:
+            if whole and admit.callers:
                 # From here on it waits for the client to hang up: as long as the response goes on.
-                stream = stream or Stream(lambda: self.gate.recheck(verdict), self.gate.every)
+                stream = stream or self._stream(admit)
                 return await stream.until_over(receive) or {"type": "http.disconnect"}
             message = await receive()
             if message["type"] == "http.request":
@@ -85,8 +86,8 @@ class GateMiddleware:
                     raise TooLarge  # the application made an answer of its own of it
                 status = message["status"]
             elif message["type"] == "http.response.body":
-                if message.get("more_body") and verdict.callers:
-                    stream = stream or Stream(lambda: self.gate.recheck(verdict), self.gate.every)
+                if message.get("more_body") and admit.callers:
+                    stream = stream or self._stream(admit)
                     stream.start(AGE)
                 elif stream is not None:
                     stream.stop()  # a response ends with its last message, not with its background tasks
@@ -101,44 +102,32 @@ class GateMiddleware:
         finally:
             if stream is not None:
                 await stream.end()
-            if verdict.ends is not None:
-                await self.gate.end(verdict, status)
+            if admit.ends is not None:
+                await self.gate.end(admit, status)
 
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = request_of(scope, "WEBSOCKET")
-        verdict = await self.gate.check(request)
-        if isinstance(verdict, Refuse):
-            await receive()  # websocket.connect: a server may take nothing before it
-            await _deny(verdict, scope, send)
-            return
-        if verdict.rule.requirement.look == "away":
-            await self.app(scope, receive, send)
-            return
-        scope["bartizan"] = verdict
+    def _stream(self, admit: Admit, close: Callable[[], Coroutine[Any, Any, None]] | None = None) -> Stream:
+        return Stream(lambda: self.gate.recheck(admit), self.gate.every, close)
 
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send, request: Request, admit: Admit) -> None:
         async def close() -> None:
             await send({"type": "websocket.close", "code": CLOSED, "reason": ENDED})
 
-        stream = Stream(lambda: self.gate.recheck(verdict), self.gate.every, close)
+        stream = self._stream(admit, close)
         heard = answered = False
 
         async def receiving() -> Message:
             nonlocal heard
             heard = True
-            if not verdict.callers:
+            if not admit.callers:
                 return await receive()
-            return await stream.until_over(receive) or {
-                "type": "websocket.disconnect",
-                "code": CLOSED,
-                "reason": ENDED,
-            }
+            return await stream.until_over(receive) or {"type": "websocket.disconnect", "code": CLOSED, "reason": ENDED}
 
         async def sending(message: Message) -> None:
             nonlocal answered
             if stream.over:
                 raise OSError(ENDED)
             answered = True
-            if message["type"] == "websocket.accept" and verdict.callers:
+            if message["type"] == "websocket.accept" and admit.callers:
                 stream.start(self.gate.every)
             elif message["type"] == "websocket.close":
                 stream.stop()
@@ -149,13 +138,12 @@ class GateMiddleware:
         except (Rejected, Unavailable) as error:
             if answered:
                 raise
-            if not heard:
-                await receive()
-            await _deny(self.gate.refusal(error, request), scope, send)
+            refuse = self.gate.refusal(error, request)
+            await (_deny(refuse, scope, send) if heard else _turn_away(refuse, scope, receive, send))
         finally:
             await stream.end()
-            if verdict.ends is not None:
-                await self.gate.end(verdict, 101 if answered else 0)
+            if admit.ends is not None:
+                await self.gate.end(admit, 101 if answered else 0)
 
 
 def request_of(scope: Scope, method: str) -> Request:
@@ -181,6 +169,11 @@ def request_of(scope: Scope, method: str) -> Request:
 async def _answer(refuse: Refuse, send: Send) -> None:
     await send({"type": "http.response.start", "status": refuse.status, "headers": refuse.headers})
     await send({"type": "http.response.body", "body": refuse.body})
+
+
+async def _turn_away(refuse: Refuse, scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()  # websocket.connect: a server may take nothing before it
+    await _deny(refuse, scope, send)
 
 
 async def _deny(refuse: Refuse, scope: Scope, send: Send) -> None:

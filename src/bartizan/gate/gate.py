@@ -7,7 +7,7 @@ from typing import Final
 from bartizan.core.drive import Blocking, blocking
 from bartizan.core.events import AuditEvent, Journal
 from bartizan.core.passage import Admit, Authenticator, Decision, HeaderPairs, Refuse, Rule, Shortfall
-from bartizan.core.principal import NOBODY, PERSONAL, Principal, callers
+from bartizan.core.principal import NOBODY, PERSONAL, Principal, callers, passage_method
 from bartizan.core.request import Request
 from bartizan.errors import (
     BartizanError,
@@ -28,7 +28,7 @@ from bartizan.gate.patterns import Table, params_of, segments_of
 from bartizan.gate.presented import LENGTH, Reader, is_preflight, scan
 from bartizan.gate.problems import refusal
 from bartizan.gate.rules import Plan
-from bartizan.gate.targets import encoded_slash, malformed
+from bartizan.gate.targets import MALFORMED, judged
 
 ANONYMOUS = "anonymous"
 
@@ -73,13 +73,12 @@ class Gate:
     async def check(self, request: Request) -> Admit | Refuse:
         """The verdict; `current_principal()` answers for this request from here on, whatever the verdict is."""
         callers.set(NOBODY)
+        passage_method.set(request.method)
         started = perf_counter_ns() if self._on_decision is not None else 0
         held: dict[str, Principal] = {}
         plan: Plan | None = None
         verdict: Admit | Refuse
         try:
-            if malformed(request):
-                raise NotFound(Reason.MALFORMED_TARGET)
             segments = segments_of(request.path)
             plan = self._plan(request, segments)
             if plan.look == "away":
@@ -133,20 +132,23 @@ class Gate:
         """The rule that decides over this method and decoded path, or None where it is refused."""
         request = Request(method, path, [], None, "https")
         try:
-            return None if malformed(request) else self._plan(request, segments_of(path)).rule
+            return self._plan(request, segments_of(path)).rule
         except Rejected:
             return None
 
     def _plan(self, request: Request, segments: Sequence[str]) -> Plan:
+        target = judged(request.path, request.raw_path, request.mount)
+        if target == MALFORMED:
+            raise NotFound(Reason.MALFORMED_TARGET)
         leaf = self._match(segments)
         if leaf is None:
-            raise NotFound(Reason.MALFORMED_TARGET if encoded_slash(request) else Reason.NO_RULE)
+            raise NotFound(Reason.MALFORMED_TARGET if target else Reason.NO_RULE)
         pattern = leaf.by_method.get(request.method) or leaf.other
         if pattern is None:
             if request.method == "OPTIONS" and is_preflight(request, scan(request.headers)):
                 raise Forbidden(Reason.PREFLIGHT)
             raise MethodNotAllowed(headers=(("Allow", leaf.allow),))
-        if encoded_slash(request) and not pattern.rule.unsafe_encoded_slash:
+        if target and not pattern.rule.unsafe_encoded_slash:
             raise NotFound(Reason.MALFORMED_TARGET)
         plan: Plan = pattern.plan
         return plan
@@ -161,9 +163,10 @@ class Gate:
             first, *others = held.values()
             if any(o.org != first.org or o.environment != first.environment for o in others):
                 raise InvalidRequest(Reason.CREDENTIALS_DISAGREE)
-        unusable = held.keys() - plan.kinds
-        if unusable and (len(unusable) == len(held) or not unusable <= self._companions):
-            raise WrongCredential(Reason.WRONG_KIND)
+        if not plan.kinds.issuperset(held):
+            unusable = held.keys() - plan.kinds
+            if len(unusable) == len(held) or not unusable <= self._companions:
+                raise WrongCredential(Reason.WRONG_KIND)
         ways = plan.requirement.met_by(held)
         if isinstance(ways, Shortfall):
             if not ways.scopes:

@@ -12,6 +12,7 @@ from bartizan.core.passage import Rule
 from bartizan.errors import Misuse
 
 EDGES = 100_000  # a rule set that needs more is refused
+PLACES = 20 * EDGES  # and so is one whose states stand on more places in all: they are what the building costs
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY", "WEBSOCKET"}
 )
@@ -160,15 +161,16 @@ class Table:
 
 def _compiled(root: _Node) -> _State:
     states: dict[tuple[int, ...], _State] = {}
-    edges = 0
+    edges = places = 0
     waiting: list[tuple[_State, list[_Node]]] = []
 
     def state_of(nodes: list[_Node]) -> _State | None:
-        nonlocal edges
+        nonlocal edges, places
         if not nodes:
             return None
         edges += 1
-        if edges > EDGES:
+        places += len(nodes)
+        if edges > EDGES or places > PLACES:
             raise Misuse(
                 f"this rule set needs more than {EDGES} edges: too many patterns differ only in where * stands"
             )
@@ -206,7 +208,11 @@ def _compiled(root: _Node) -> _State:
 
 def segments_of(path: str) -> list[str]:
     """The segments of a checked path; one slash at the end does not matter."""
-    return path[1:-1].split("/") if path[-1] == "/" and len(path) > 1 else path[1:].split("/") if len(path) > 1 else []
+    segments = path.split("/")
+    del segments[0]
+    if segments and not segments[-1]:
+        del segments[-1]
+    return segments
 
 
 def params_of(pattern: Pattern, segments: Sequence[str]) -> Mapping[str, str]:
