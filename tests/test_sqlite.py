@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import types
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from cancelling import ended
 
 from bartizan.core.drive import run
 from bartizan.core.tables import ANYTHING, Add, Insert, Is, Now, Ref, Table, Update
@@ -445,28 +446,6 @@ def test_busy_point_read_goes_to_a_thread(file: SqliteFile, monkeypatch: pytest.
         asyncio.run(file.asynchronous.get(SAMPLES, "a"))
 
 
-@types.coroutine
-def cancelled_at(number: int, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """`work`, whose task is cancelled when it waits for the `number`-th time."""
-    step: Callable[[Any], Any] = work.send
-    given, waits = None, 0
-    while True:
-        try:
-            waited = step(given)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        waits += 1
-        task = asyncio.current_task()
-        if waits == number and task is not None:
-            task.cancel()
-        try:
-            given = yield waited
-            step = work.send
-        except BaseException as error:
-            step, given = work.throw, error
-
-
 @pytest.mark.parametrize("prepared", [False, True])
 def test_cancelled_after_every_await(file: SqliteFile, *, prepared: bool) -> None:
     put(file)
@@ -477,14 +456,7 @@ def test_cancelled_after_every_await(file: SqliteFile, *, prepared: bool) -> Non
         step = Update(SAMPLES, "a", ANYTHING, (("number", 100 + number),))
         work = file.asynchronous.change(step, also=[Insert(OTHERS, row)])
 
-        async def cancelled(number: int = number, work: Any = work) -> Any:
-            return await cancelled_at(number, work)
-
-        try:
-            assert asyncio.run(cancelled()) is not None
-            done = True
-        except asyncio.CancelledError:
-            done = False
+        done = asyncio.run(ended(number, work))
         file.close()  # what was begun has ended
         kept = run(file.blocking.get(SAMPLES, "a"))
         assert kept is not None

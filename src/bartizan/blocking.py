@@ -1,6 +1,6 @@
 """The services without `await`: one line for each method, no signature written twice."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol
 
@@ -8,6 +8,7 @@ from bartizan.access.carry import Carrier, Job
 from bartizan.core.drive import Blocking, blocking, run
 from bartizan.core.once import Claim, Claiming, Once
 from bartizan.core.principal import Principal
+from bartizan.core.roots import SecretUse
 from bartizan.credentials.keys import Keys
 from bartizan.credentials.links import Links
 
@@ -28,6 +29,7 @@ class BlockingKeys(Blocking):
     disable: Final = blocking(Keys.disable)
     enable: Final = blocking(Keys.enable)
     authenticate: Final = blocking(Keys.authenticate)
+    report_leak: Final = blocking(Keys.report_leak)
 
 
 class BlockingLinks(Blocking):
@@ -125,6 +127,11 @@ class BlockingBartizan:
     def ready(self) -> None:
         """As `Bartizan.ready`."""
         run(self._shared.blocking_side.ready())
+
+    def secret_use(self) -> Sequence[SecretUse]:
+        """As `Bartizan.secret_use`."""
+        use: Sequence[SecretUse] = run(self._shared.blocking_side.secret_use())
+        return use
 
     def __enter__(self) -> "Self":
         self.ready()

@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bartizan.access.carry import Carrier, Job, behind, job
 from bartizan.audit.journal import OutboxJournal
@@ -16,9 +16,10 @@ from bartizan.core.passage import Authenticator, Decision, Rule
 from bartizan.core.ports import Clock, SteppedClock, SystemClock, Waits
 from bartizan.core.principal import Environment, Principal
 from bartizan.core.ring import MAKE_ONE, SecretRing
+from bartizan.core.roots import Roots, SecretUse
 from bartizan.core.tables import Backend
 from bartizan.credentials.key_format import KeyFormat, checked_environment, checked_org
-from bartizan.credentials.key_rows import KEYS, Entry
+from bartizan.credentials.key_rows import KEYS, PEPPERED, Entry
 from bartizan.credentials.key_stage import CHALLENGES, KeyAuthenticator
 from bartizan.credentials.key_text import KINDS
 from bartizan.credentials.key_uses import USED_EVERY, KeyUses
@@ -45,6 +46,7 @@ class _Side:
     def __init__(self, shared: "_Shared", waits: Waits, backend: Backend | None) -> None:
         self.backend = backend
         self._clock = shared.clock
+        self._used_roots: Roots | None = None
         self._keys: Keys | None = None
         self._links: Links | None = None
         self._once: Once | None = None
@@ -58,6 +60,14 @@ class _Side:
                 wake=shared.once_used,
             )
         if backend is not None and shared.ring is not None and shared.form is not None:
+            self._used_roots = Roots(
+                backend=backend,
+                waits=waits,
+                ring=shared.ring,
+                environment=shared.environment,
+                clock=shared.clock,
+                dependants=[PEPPERED],
+            )
             self._keys = Keys(
                 backend=backend,
                 waits=waits,
@@ -68,6 +78,8 @@ class _Side:
                 cache=shared.cache,
                 journal=shared.journal,
                 uses=shared.uses,
+                roots=self._used_roots,
+                browser_leak=shared.browser_leak,
             )
             self._links = Links(
                 backend=backend,
@@ -112,9 +124,17 @@ class _Side:
         return [KeyAuthenticator(self._keys, kind, environments) for kind in KINDS]
 
     async def ready(self) -> None:
-        """One read of the store."""
+        """One read of the store, and, at its first use, the roots in use held against the ring."""
         if self.backend is not None:
             await self.backend.get(KEYS, "-")
+        if self._used_roots is not None:
+            await self._used_roots.ready()
+
+    async def secret_use(self) -> Sequence[SecretUse]:
+        """What still needs each root secret."""
+        if self._used_roots is None:
+            raise Misuse("secret_use needs url= and secrets=")
+        return await self._used_roots.use()
 
 
 class _Shared:
@@ -128,6 +148,8 @@ class _Shared:
         ring: SecretRing | None,
         key_prefix: str | None,
         staleness: float,
+        workers: int,
+        browser_leak: Literal["report", "revoke"],
         on_decision: Callable[[Decision], None] | None,
         clock: Callable[[], int] | None,
         journal: type[OutboxJournal],
@@ -136,6 +158,7 @@ class _Shared:
         self.staleness = staleness
         self.clock: Clock = SystemClock() if clock is None else SteppedClock(clock)
         self.ring = ring
+        self.browser_leak = browser_leak
         self.form: KeyFormat | None = (
             None if ring is None else KeyFormat.over(ring, environment=environment, key_prefix=key_prefix)
         )
@@ -148,7 +171,7 @@ class _Shared:
         if ring is not None:
             self._carrier = Carrier(ring=ring, environment=environment, clock=self.clock, journal=self.journal)
         self._purges = False
-        self.store: Store | None = None if url is None else opened(url, self.clock)
+        self.store: Store | None = None if url is None else opened(url, self.clock, workers)
         backend, blocking = (None, None) if self.store is None else (self.store.asynchronous, self.store.blocking)
         self.threads: Threads = Threads()
         self.side: _Side = _Side(self, AsyncWaits(), backend)
@@ -210,7 +233,9 @@ class Bartizan:
     """The security of one service in one environment. Opening does no I/O and starts nothing.
 
     `url` is `memory://`, `sqlite:///path` (relative) or `sqlite:////path` (absolute); `secrets` are roots, newest
-    first; `staleness` is how many seconds a cached answer may be old (0 to 300); `on_decision` sees every verdict.
+    first; `staleness` is how many seconds a cached answer may be old (0 to 300); `workers` is how many processes serve;
+    `browser_leak` is what becomes of a secret key that a web page sent, besides its refusal; `on_decision` sees every
+    verdict.
     Only what is used is asked for: `keys` needs `url` and `secrets`, a gate of open rules neither.
     """
 
@@ -224,6 +249,8 @@ class Bartizan:
         secrets: Sequence[str] | None = None,
         key_prefix: str | None = None,
         staleness: float = 5,
+        workers: int = 1,
+        browser_leak: Literal["report", "revoke"] = "report",
         on_decision: Callable[[Decision], None] | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
@@ -233,6 +260,8 @@ class Bartizan:
             ring=None if secrets is None else SecretRing(secrets),
             key_prefix=key_prefix,
             staleness=staleness,
+            workers=workers,
+            browser_leak=browser_leak,
             on_decision=on_decision,
             clock=clock,
             journal=self._journal,
@@ -243,8 +272,9 @@ class Bartizan:
     def from_env(cls, prefix: str = "BARTIZAN", **program: Any) -> "Self":
         """What differs between deployments from the environment, what is program from arguments, which win.
 
-        Reads `_URL`, `_ENVIRONMENT`, `_KEY_PREFIX`, and `_SECRETS` (separated by white space) or `_SECRETS_FILE` (one a
-        line), newest first. Any other name with the prefix is a warning, `_TEST_…` and `_REQUIRE_…` aside.
+        Reads `_URL`, `_ENVIRONMENT`, `_KEY_PREFIX`, `_WORKERS`, and `_SECRETS` (separated by white space) or
+        `_SECRETS_FILE` (one a line), newest first. Any other name with the prefix is a warning, `_TEST_…` and
+        `_REQUIRE_…` aside.
         """
         settings = {**_from_env(os.environ, prefix), **program}
         if "environment" not in settings:
@@ -305,8 +335,18 @@ class Bartizan:
         await self._shared.side.recheck(principal)
 
     async def ready(self) -> None:
-        """Return if the store answers, raise `Unavailable` if not: for readiness probes."""
+        """Return if the store answers, raise `Unavailable` if not: for readiness probes.
+
+        A root secret that keys in the store need and `secrets` lacks is `Misuse`, which names its id.
+        """
         await self._shared.side.ready()
+
+    async def secret_use(self) -> Sequence[SecretUse]:
+        """What still needs each root secret: those of the ring, newest first, then those that it lacks.
+
+        Records go over to the newest root as they are used; what has not been used must be issued anew and revoked.
+        """
+        return await self._shared.side.secret_use()
 
     async def __aenter__(self) -> "Self":
         await self._shared.side.ready()
@@ -316,12 +356,16 @@ class Bartizan:
         await self._shared.threads.run(self._shared.close)
 
 
-_NAMES = {"URL": "url", "ENVIRONMENT": "environment", "KEY_PREFIX": "key_prefix"}
+_NAMES = {"URL": "url", "ENVIRONMENT": "environment", "KEY_PREFIX": "key_prefix", "WORKERS": "workers"}
 
 
 def _from_env(environ: Mapping[str, str], prefix: str) -> dict[str, Any]:
     given = {name.removeprefix(f"{prefix}_"): value for name, value in environ.items() if name.startswith(f"{prefix}_")}
     out: dict[str, Any] = {_NAMES[name]: value for name, value in given.items() if name in _NAMES}
+    if "workers" in out:
+        if not out["workers"].isdecimal():
+            raise Misuse(f"{prefix}_WORKERS: workers is the number of processes that serve")
+        out["workers"] = int(out["workers"])
     if "SECRETS" in given and "SECRETS_FILE" in given:
         raise Misuse(f"{prefix}_SECRETS or {prefix}_SECRETS_FILE, not both")
     if "SECRETS" in given:

@@ -1,7 +1,10 @@
 """The request as every room sees it: a view, without a body, made by an adapter for each request."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, overload
+from typing import Any, Final, overload
+
+ORIGIN: Final = 2  # where the gate's scan of the headers puts these two
+SEC_FETCH_SITE: Final = 3
 
 Pairs = Sequence[tuple[bytes, bytes]]
 
@@ -75,6 +78,13 @@ class Request:
         wanted = name.lower().encode("latin-1")
         found = [value for key, value in self.headers if key == wanted]
         return b", ".join(found).decode("latin-1") if found else None
+
+    def from_browser(self) -> bool:
+        """Whether a web page sent it. `Sec-Fetch-Mode` alone does not say so: Node sends it from servers too."""
+        slots = self.slots
+        if slots is None:
+            return self.header("origin") is not None or self.header("sec-fetch-site") is not None
+        return slots[ORIGIN] is not None or slots[SEC_FETCH_SITE] is not None
 
     def __repr__(self) -> str:
         return f"<Request {self.method}>"  # the path is the peer's text

@@ -8,7 +8,8 @@ from typing import Any, Literal, NoReturn, cast
 from bartizan.core.encoding import canonical, joined
 from bartizan.core.principal import ENVIRONMENTS, Environment, PublishablePrincipal, SecretPrincipal, verified
 from bartizan.core.ring import Begun, Purpose, SecretRing, Subkey
-from bartizan.core.tables import NEVER, Table
+from bartizan.core.roots import Dependants
+from bartizan.core.tables import NEVER, Is, Table
 from bartizan.credentials.key_text import KeyText, Kind, ParsedKey
 from bartizan.errors import InvalidKey, Misuse, Reason, Unavailable
 
@@ -45,7 +46,11 @@ class KeyRow:
     row_mac: bytes
 
 
-KEYS = Table(name="bartizan_keys", record=KeyRow, key="id", indexes=(("org", "id"),))
+KEYS = Table(name="bartizan_keys", record=KeyRow, key="id", version=2, indexes=(("org", "id"), ("pepper", "id")))
+PEPPERED = Dependants(
+    name="keys", purpose=Purpose.APIKEY_PEPPER, table=KEYS, column="pepper", made_at="created_at",
+    living=(Is("revoked_at", "=", None),),  # what was revoked needs no secret to be refused
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +163,7 @@ def sealed(ring: SecretRing, row: KeyRow, **changes: Any) -> KeyRow:
 
 
 def minted(ring: SecretRing, row: KeyRow, parsed: ParsedKey) -> KeyRow:
-    """A new row with its MACs under the newest root."""
+    """The row with both MACs under the newest root: a new one, or one whose key was presented and verified."""
     row = replace(row, pepper=ring.newest)
     key = pepper(ring, row.pepper, row.environment)
     if parsed.kind == "secret":
@@ -174,6 +179,11 @@ def intact(ring: SecretRing, row: KeyRow) -> bool:
     return isinstance(found, bytes) and compare_digest(expected, found)
 
 
+def lost(ring: SecretRing, row: KeyRow) -> bool:
+    """Whether the row was revoked and its root has left the ring: it is believed to be dead, and nothing else of it."""
+    return row.revoked_at is not None and row.pepper not in ring
+
+
 class Entry:
     """All that can be known of a key before it is presented, worked out once for each read of its row.
 
@@ -182,7 +192,7 @@ class Entry:
 
     __slots__ = (
         "_begun", "_end", "_ends", "_environment", "_id", "_kind", "_mac", "_missing", "_stopped",
-        "origins", "principal", "used",
+        "older", "origins", "principal", "used",
     )  # fmt: skip
 
     def __init__(self, ring: SecretRing, row: KeyRow | None, text: KeyText) -> None:
@@ -191,6 +201,9 @@ class Entry:
             self._missing = Reason.UNKNOWN_KEY
             row = _nobody(ring)
             intact(ring, row)  # an unknown id costs the MAC that a known one costs
+        elif lost(ring, row):
+            self._missing = Reason.KEY_REVOKED
+            row = _nobody(ring)
         elif not intact(ring, row):
             self._missing = Reason.KEY_ROW_EDITED
             row = _nobody(ring)
@@ -205,6 +218,7 @@ class Entry:
         elif row.disabled_at is not None:
             self._stopped = Reason.KEY_DISABLED
         self.used: int = 0  # when a use was last noted, for the service
+        self.older: KeyRow | None = None if row.pepper == ring.newest else row  # the row, if under an older root
         self.origins: frozenset[str] | None = None if row.origins is None else frozenset(json.loads(row.origins))
         kind: type[SecretPrincipal | PublishablePrincipal]
         kind = SecretPrincipal if row.kind == "secret" else PublishablePrincipal
@@ -220,6 +234,12 @@ class Entry:
 
     def verify(self, parsed: ParsedKey, now: int) -> KeyPrincipal:
         """The caller, if the presented key is this one and lives at `now`; else `InvalidKey`."""
+        self.proven(parsed)
+        self.living(now)
+        return self.principal
+
+    def proven(self, parsed: ParsedKey) -> None:
+        """Return if the presented key is this one, dead or alive; else `InvalidKey`."""
         matches = compare_digest(self._begun.finish(parsed._secret), self._mac)  # noqa: SLF001 - the one reader
         if self._missing is not None:
             raise InvalidKey(self._missing)
@@ -231,8 +251,6 @@ class Entry:
             or parsed.id != self._id
         ):
             raise InvalidKey(Reason.WRONG_SECRET)
-        self.living(now)
-        return self.principal
 
     def living(self, now: int) -> None:
         """Return while the key lives: for `verify`, and for what was admitted earlier."""
@@ -254,3 +272,10 @@ def _nobody(ring: SecretRing) -> KeyRow:
 def unbelieved(ring: SecretRing, row: KeyRow) -> KeyRow:
     """An edited row, with nothing left of it but whose it is said to be and that it was stopped."""
     return replace(_nobody(ring), id=row.id, org=row.org, revoked_at=row.revoked_at, disabled_at=row.disabled_at)
+
+
+def believed(ring: SecretRing, row: KeyRow) -> KeyRow | None:
+    """The row if it is as we wrote it, or what is believed of one that was revoked under a root that has left."""
+    if lost(ring, row):
+        return unbelieved(ring, row)
+    return row if intact(ring, row) else None

@@ -33,6 +33,10 @@ class KeyAuthenticator:
     async def authenticate(self, presented: bytes, request: Request, /) -> Principal:
         """The key's caller."""
         entry, principal = await self._keys.verified(presented.decode("latin-1"))
+        if principal.kind == "secret" and request.from_browser():
+            # Only now: ids are public, and whoever knows one could else have its owner believe in a leak.
+            await self._keys.in_browser(principal)
+            raise WrongCredential(Reason.KEY_IN_BROWSER)
         if principal.environment not in self._environments:
             raise InvalidKey(Reason.WRONG_ENVIRONMENT)
         if principal.kind != self._kind:

@@ -1,30 +1,36 @@
 """API keys as a service: create, rotate, revoke, and say who presents one."""
 
 from collections.abc import Collection, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from bartizan.core.cache import Cache
-from bartizan.core.events import AuditEvent, Journal, current_actor
+from bartizan.core.events import AuditEvent, Journal, current_actor, entered
 from bartizan.core.ports import Clock, Waits
-from bartizan.core.principal import Environment, JobPrincipal, callers
+from bartizan.core.principal import Environment
 from bartizan.core.ring import SecretRing
+from bartizan.core.roots import Roots
 from bartizan.core.tables import AnyStep, Backend, Insert, Is, Ref, Update
 from bartizan.credentials.key_format import KeyFormat, checked_environment, checked_org
 from bartizan.credentials.key_rows import (
     KEYS,
+    PEPPERED,
     Entry,
     IssuedKey,
     KeyPrincipal,
     KeyRecord,
     KeyRow,
+    believed,
     intact,
+    minted,
     record,
     sealed,
     status,
     unbelieved,
 )
-from bartizan.credentials.key_text import Kind
+from bartizan.credentials.key_text import Kind, ParsedKey
 from bartizan.credentials.key_uses import KEY_USES, USED_EVERY, KeyUse, KeyUses
 from bartizan.errors import Conflict, InvalidKey, Misuse, NotFound, Reason, Unavailable
 
@@ -52,7 +58,11 @@ class Keys:
         cache: Cache[Entry],
         journal: Journal,
         uses: KeyUses,
+        roots: Roots,
+        browser_leak: Literal["report", "revoke"] = "report",
     ) -> None:
+        if browser_leak not in ("report", "revoke"):
+            raise Misuse('browser_leak is "report" or "revoke"')
         self._backend = backend
         self._waits = waits
         self._ring = ring
@@ -63,6 +73,8 @@ class Keys:
         self._cache = cache
         self._journal = journal
         self._uses = uses
+        self._used_roots = roots
+        self._browser_leak = browser_leak
 
     # --- verification ---
 
@@ -91,7 +103,10 @@ class Keys:
         entry = self._cache.get(parsed.id, now)
         if entry is None:
             entry = await self._entry(parsed.id)
-        return entry, entry.verify(parsed, now // 1_000_000_000)
+        principal = entry.verify(parsed, now // 1_000_000_000)
+        if entry.older is not None:
+            await self._renew(entry, parsed)
+        return entry, principal
 
     def used(self, entry: Entry) -> None:
         """The entry's key let somebody in; noted once a minute."""
@@ -111,12 +126,60 @@ class Keys:
         return await self._waits.shared(f"{mark.drops} {key_id}", partial(self._load, key_id))
 
     async def _load(self, key_id: str) -> Entry:
+        await self._used_roots.serving()
         mark = self._cache.begin()
         row = await self._backend.get(KEYS, key_id)
         entry = self._form.entry(row)
         if row is not None:
             self._cache.put(key_id, entry, mark)
         return entry
+
+    async def _renew(self, entry: Entry, parsed: ParsedKey) -> None:
+        """Make the row's MACs anew under the newest root, if that is the younger: the only write of a verification."""
+        row, entry.older = entry.older, None  # one caller tries it for this entry
+        with suppress(Unavailable):  # verified is verified: another use does it
+            if row is not None and await self._used_roots.renews(PEPPERED.purpose, row.environment, row.pepper):
+                new = minted(self._ring, replace(row, version=row.version + 1), parsed)
+                events = self._journal.within(self._event("key.resealed", row, root=new.pepper))
+                await self._finish(self._changed(row, new, *events, rooted=True))
+
+    # --- leaks ---
+
+    async def in_browser(self, principal: KeyPrincipal) -> None:
+        """A secret key that was verified came from a web page: an event, and the key's end where that was asked for."""
+        org, actor = principal.org, principal.actor
+        reason = Reason.KEY_IN_BROWSER
+        self._journal.note(
+            AuditEvent(name="key.in_browser", org=org, actor=actor, target=actor, outcome="refused", reason=reason)
+        )
+        if self._browser_leak == "revoke":
+            await self._finish(self._stop(principal.key_id, org, "key.revoked", "revoked_at", reason))
+
+    async def report_leak(self, text: str) -> KeyRecord | None:
+        """The secret key whose whole text was found somewhere, revoked: its `org` is whom to tell. None for any other.
+
+        An id without its secret, which anybody may know, changes nothing and is answered as an unknown one is; an event
+        counts it. This is for whatever scans: no organization is asked for, and no current principal matters.
+        """
+        try:
+            parsed = self._form.parse(text)
+        except InvalidKey:
+            return None
+        await self._used_roots.serving()
+        try:
+            self._form.entry(await self._backend.get(KEYS, parsed.id)).proven(parsed)
+        except InvalidKey as error:
+            target, reason = self._form.text.named(parsed.kind, parsed.environment, parsed.id), error.reason
+            actor = current_actor()
+            self._journal.note(
+                AuditEvent(
+                    name="key.leak_unmatched", org=None, actor=actor, target=target, outcome="refused", reason=reason
+                )
+            )
+            return None
+        if parsed.kind != "secret":
+            return None
+        return await self._finish(self._stop(parsed.id, None, "key.revoked", "revoked_at", Reason.KEY_LEAKED))
 
     # --- management ---
 
@@ -132,7 +195,7 @@ class Keys:
         origins: Collection[str] | None = None,
     ) -> IssuedKey:
         """A new key; its text is shown this once. `expires_at` is UTC seconds, `origins` for a publishable key only."""
-        self._entered(org)
+        entered(checked_org(org), self._journal)
         issued, row = self._form.issue(
             org=org,
             kind=kind,
@@ -143,17 +206,18 @@ class Keys:
             environment=environment,
             now=self._clock.seconds(),
         )
-        step = Insert(KEYS, row)
-        written = await self._finish(
-            self._backend.change(step, also=self._journal.within(self._event("key.created", row)))
-        )
-        if written is None:
-            raise Unavailable  # an id of 95 random bits that is there already: chance has failed
-        return issued
+        await self._used_roots.ready()
+        events = self._journal.within(self._event("key.created", row))
+        for _ in range(2):  # the second where somebody else was the first to use this root
+            change = self._used_roots.change(PEPPERED.purpose, row.environment, Insert(KEYS, row), also=events)
+            if await self._finish(change) is not None:
+                return issued
+        raise Unavailable  # an id of 95 random bits that is there already: chance has failed
 
     async def get(self, key_id: str, *, org: str) -> KeyRecord:
         """One key of this organization."""
-        self._entered(org)
+        entered(checked_org(org), self._journal)
+        await self._used_roots.ready()
         key, last = Ref(KEYS, key_id), Ref(KEY_USES, key_id)
         row, use = await self._backend.read(key, last)
         return self._shown(self._intact(row, org), use)
@@ -163,14 +227,15 @@ class Keys:
 
         A row that was edited in the store is left out, and an event tells of it.
         """
-        self._entered(org)
+        entered(checked_org(org), self._journal)
         if not 1 <= limit <= 1000:
             raise Misuse("limit is 1 to 1000")
+        await self._used_roots.ready()
         own = (Is("org", "=", org),)
         rows = await self._backend.find(KEYS, own, after=after or "", limit=limit)
         uses = await self._backend.find(KEY_USES, own, after=after or "", limit=limit)
         used = {use.id: use for use in uses}
-        return [self._shown(row, used.get(row.id)) for row in rows if self._noticed(row)]
+        return [self._shown(row, used.get(row.id)) for row in map(self._noticed, rows) if row is not None]
 
     async def rotate(self, key_id: str, *, org: str, overlap: int = 86_400) -> IssuedKey:
         """A successor, shown this once; the old key lives for `overlap` more seconds, 0 ends it now.
@@ -178,7 +243,7 @@ class Keys:
         Nothing lives longer by it: the successor expires when the old key would have. `Conflict` for a key that is
         not active.
         """
-        self._entered(org)
+        entered(checked_org(org), self._journal)
         if isinstance(overlap, bool) or overlap < 0:
             raise Misuse("overlap is a number of seconds, 0 or more")
         return await self._finish(self._rotate(key_id, org, overlap))
@@ -193,10 +258,11 @@ class Keys:
 
     async def enable(self, key_id: str, *, org: str) -> KeyRecord:
         """Let a disabled key work again; `Conflict` for one that was revoked or has expired."""
-        self._entered(org)
+        entered(checked_org(org), self._journal)
         return await self._finish(self._enable(key_id, org))
 
     async def _rotate(self, key_id: str, org: str, overlap: int) -> IssuedKey:
+        await self._used_roots.ready()
         for _ in range(TRIES):
             now = self._clock.seconds()
             found = await self._backend.get(KEYS, key_id)
@@ -207,11 +273,12 @@ class Keys:
             retires = now + overlap if row.expires_at is None else min(now + overlap, row.expires_at)
             old = sealed(self._ring, row, successor=new.id, retires_at=retires)
             event = self._event("key.rotated", row, successor=new.id, retires_at=retires)
-            if await self._changed(row, old, Insert(KEYS, new), *self._journal.within(event)):
+            if await self._changed(row, old, Insert(KEYS, new), *self._journal.within(event), rooted=True):
                 return issued
         raise Unavailable(Reason.STORE_BUSY)
 
     async def _enable(self, key_id: str, org: str) -> KeyRecord:
+        await self._used_roots.ready()
         for _ in range(TRIES):
             now = self._clock.seconds()
             found = await self._backend.get(KEYS, key_id)
@@ -226,33 +293,40 @@ class Keys:
         raise Unavailable(Reason.STORE_BUSY)
 
     async def _set(self, key_id: str, org: str, event: str, column: str) -> KeyRecord:
-        self._entered(org)
+        entered(checked_org(org), self._journal)
         return await self._finish(self._stop(key_id, org, event, column))
 
-    async def _stop(self, key_id: str, org: str, event: str, column: str) -> KeyRecord:
+    async def _stop(
+        self, key_id: str, org: str | None, event: str, column: str, reason: Reason | None = None
+    ) -> KeyRecord:
+        await self._used_roots.ready()
         for _ in range(TRIES):
             now = self._clock.seconds()
             row = await self._backend.get(KEYS, key_id)
-            if row is None or row.org != org:
+            if row is None or org not in (row.org, None):
                 raise NotFound(Reason.NO_RECORD)
             if row.revoked_at is not None or getattr(row, column) is not None:
                 return self._of_any(row, now)
             # An edited row is stopped like any other, but never made whole: its broken MAC stays.
             new = sealed(self._ring, row, **{column: now}) if intact(self._ring, row) else None
-            events = self._journal.within(self._event(event, row))
+            told = self._event(event, row)
+            told.reason = reason
+            events = self._journal.within(told)
             if new is not None:
                 if await self._changed(row, new, *events):
                     return record(new, now)
             else:
-                step = Update(KEYS, key_id, where=(Is(column, "=", None), Is("org", "=", org)), set=((column, now),))
+                step = Update(
+                    KEYS, key_id, where=(Is(column, "=", None), Is("org", "=", row.org)), set=((column, now),)
+                )
                 changed = await self._backend.change(step, also=events)
                 self._cache.drop(key_id)
                 if changed is not None:
                     return self._of_any(changed, now)
         raise Unavailable(Reason.STORE_BUSY)
 
-    async def _changed(self, row: KeyRow, new: KeyRow, *also: AnyStep) -> bool:
-        """Put `new` in the place of `row`, unless somebody else was first."""
+    async def _changed(self, row: KeyRow, new: KeyRow, *also: AnyStep, rooted: bool = False) -> bool:
+        """Put `new` in the place of `row`, unless somebody else was first; `rooted`: it uses the newest root."""
         names = [name for name in KEYS.columns if getattr(row, name) != getattr(new, name)]
         step = Update(
             KEYS,
@@ -261,6 +335,8 @@ class Keys:
             set=tuple([(name, getattr(new, name)) for name in names]),
         )
         try:
+            if rooted:
+                return await self._used_roots.change(PEPPERED.purpose, row.environment, step, also=also) is not None
             return await self._backend.change(step, also=also) is not None
         finally:
             self._cache.drop(row.id)
@@ -269,27 +345,17 @@ class Keys:
         """A change that goes on to its end, its caches dropped, though its caller hangs up."""
         return await self._waits.finish(work)
 
-    def _entered(self, org: str) -> None:
-        """Refuse another organization while a principal is current; a job without one may name any, and is noted."""
-        checked_org(org)
-        held = callers.get(())
-        if not held:
-            return
-        if held[0].org is None and isinstance(held[0], JobPrincipal):
-            self._journal.note(AuditEvent(name="organization.named", org=org, actor=held[0].actor))
-        elif held[0].org != org:
-            raise NotFound(Reason.WRONG_ORGANIZATION)
-
     def _intact(self, row: KeyRow | None, org: str) -> KeyRow:
         if row is None or row.org != org:
             raise NotFound(Reason.NO_RECORD)
-        if not intact(self._ring, row):
+        whole = believed(self._ring, row)
+        if whole is None:
             raise NotFound(Reason.KEY_ROW_EDITED)
-        return row
+        return whole
 
-    def _noticed(self, row: KeyRow) -> bool:
-        whole = intact(self._ring, row)
-        if not whole:
+    def _noticed(self, row: KeyRow) -> KeyRow | None:
+        whole = believed(self._ring, row)
+        if whole is None:
             event = self._event("key.row_edited", row)
             event.outcome, event.reason = "refused", Reason.KEY_ROW_EDITED
             self._journal.note(event)
@@ -299,7 +365,7 @@ class Keys:
         return record(row, self._clock.seconds(), None if use is None else use.used_at)
 
     def _of_any(self, row: KeyRow, now: int) -> KeyRecord:
-        return record(row if intact(self._ring, row) else unbelieved(self._ring, row), now)
+        return record(believed(self._ring, row) or unbelieved(self._ring, row), now)
 
     def _event(self, name: str, row: KeyRow, **data: Any) -> AuditEvent:
         return AuditEvent(
