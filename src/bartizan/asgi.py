@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any
 
 from bartizan.core.passage import Admit, Refuse
-from bartizan.core.principal import NOBODY, callers, passage_method
+from bartizan.core.principal import NO_GATE, callers, passage_method
 from bartizan.core.request import Request
 from bartizan.errors import Misuse, Rejected, TooLarge, Unavailable
 from bartizan.gate.gate import Gate
@@ -33,77 +33,94 @@ class GateMiddleware:
         self.app: App = app
         self.gate: Gate = gate
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0915 - the hot path: one frame
         """Serve one connection."""
         kind = scope["type"]
-        if kind == "lifespan":
+        if kind != "http":
+            await self._other(scope, receive, send)
+            return
+        before, method = callers.get(NO_GATE), passage_method.get()
+        try:
+            request = request_of(scope, scope["method"])
+            admit = await self.gate.check(request)
+            if isinstance(admit, Refuse):
+                await _answer(admit, send)
+                return
+            if admit.rule.requirement.look == "away":
+                await self.app(scope, receive, send)
+                return
+            scope["bartizan"] = admit
+            status = read = 0
+            limit = admit.rule.body_limit
+            whole = False  # whether the request's body has been read to its end
+            stream: Stream | None = None
+
+            async def receiving() -> Message:
+                nonlocal read, whole, stream
+                if whole and admit.callers:
+                    # From here on it waits for the client to hang up: as long as the response goes on.
+                    stream = stream or self._stream(admit)
+                    return await stream.until_over(receive) or {"type": "http.disconnect"}
+                message = await receive()
+                if message["type"] == "http.request":
+                    read += len(message.get("body", b""))
+                    if read > limit:
+                        raise TooLarge
+                    whole = not message.get("more_body", False)
+                return message
+
+            async def sending(message: Message) -> None:
+                nonlocal status, stream
+                if stream is not None and stream.over:
+                    raise OSError(ENDED)
+                if message["type"] == "http.response.start":
+                    if read > limit:
+                        raise TooLarge  # the application made an answer of its own of it
+                    status = message["status"]
+                elif message["type"] == "http.response.body":
+                    if message.get("more_body") and admit.callers:
+                        stream = stream or self._stream(admit)
+                        stream.start(AGE)
+                    elif stream is not None:
+                        stream.stop()  # a response ends with its last message, not with its background tasks
+                await send(message)
+
+            try:
+                await self.app(scope, receiving, sending)
+            except (Rejected, Unavailable) as error:
+                if status:
+                    raise
+                await _answer(self.gate.refusal(error, request), send)
+            finally:
+                if stream is not None:
+                    await stream.end()
+                if admit.ends is not None:
+                    await self.gate.end(admit, status)
+        finally:
+            # Whoever calls an application in its own task is not left with its caller.
+            passage_method.set(method)
+            callers.set(before)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if kind not in {"http", "websocket"}:
+        if scope["type"] != "websocket":
             raise Misuse("the gate serves http, websocket and lifespan: it lets nothing else through")
-        before, method = callers.set(NOBODY), passage_method.set(None)
+        before, method = callers.get(NO_GATE), passage_method.get()
         try:
-            request = request_of(scope, scope["method"] if kind == "http" else "WEBSOCKET")
+            request = request_of(scope, "WEBSOCKET")
             verdict = await self.gate.check(request)
             if isinstance(verdict, Refuse):
-                await (_answer(verdict, send) if kind == "http" else _turn_away(verdict, scope, receive, send))
+                await _turn_away(verdict, scope, receive, send)
             elif verdict.rule.requirement.look == "away":
                 await self.app(scope, receive, send)
             else:
                 scope["bartizan"] = verdict
-                await (self._http if kind == "http" else self._websocket)(scope, receive, send, request, verdict)
+                await self._websocket(scope, receive, send, request, verdict)
         finally:
-            # Whoever calls an application in its own task is not left with its caller.
-            passage_method.reset(method)
-            callers.reset(before)
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send, request: Request, admit: Admit) -> None:
-        status = read = 0
-        limit = admit.rule.body_limit
-        whole = False  # whether the request's body has been read to its end
-        stream: Stream | None = None
-
-        async def receiving() -> Message:
-            nonlocal read, whole, stream
-            if whole and admit.callers:
-                # From here on it waits for the client to hang up: as long as the response goes on.
-                stream = stream or self._stream(admit)
-                return await stream.until_over(receive) or {"type": "http.disconnect"}
-            message = await receive()
-            if message["type"] == "http.request":
-                read += len(message.get("body", b""))
-                if read > limit:
-                    raise TooLarge
-                whole = not message.get("more_body", False)
-            return message
-
-        async def sending(message: Message) -> None:
-            nonlocal status, stream
-            if stream is not None and stream.over:
-                raise OSError(ENDED)
-            if message["type"] == "http.response.start":
-                if read > limit:
-                    raise TooLarge  # the application made an answer of its own of it
-                status = message["status"]
-            elif message["type"] == "http.response.body":
-                if message.get("more_body") and admit.callers:
-                    stream = stream or self._stream(admit)
-                    stream.start(AGE)
-                elif stream is not None:
-                    stream.stop()  # a response ends with its last message, not with its background tasks
-            await send(message)
-
-        try:
-            await self.app(scope, receiving, sending)
-        except (Rejected, Unavailable) as error:
-            if status:
-                raise
-            await _answer(self.gate.refusal(error, request), send)
-        finally:
-            if stream is not None:
-                await stream.end()
-            if admit.ends is not None:
-                await self.gate.end(admit, status)
+            passage_method.set(method)
+            callers.set(before)
 
     def _stream(self, admit: Admit, close: Callable[[], Coroutine[Any, Any, None]] | None = None) -> Stream:
         return Stream(lambda: self.gate.recheck(admit), self.gate.every, close)
@@ -149,20 +166,22 @@ class GateMiddleware:
 def request_of(scope: Scope, method: str) -> Request:
     """The request of an ASGI scope; its path is what the application routes on, without its leading `root_path`."""
     path: str = scope["path"]
-    mount: str = scope.get("root_path", "")
-    if mount and path.startswith(mount) and path[len(mount) : len(mount) + 1] in {"", "/"}:
-        path = path[len(mount) :]
-    else:
-        mount = ""
+    get = scope.get
+    mount: str = get("root_path", "")
+    if mount:
+        if path.startswith(mount) and path[len(mount) : len(mount) + 1] in {"", "/"}:
+            path = path[len(mount) :]
+        else:
+            mount = ""
     return Request(
         method,
         path,
         scope["headers"],
-        scope.get("client"),
-        scope.get("scheme", "http"),
-        query=scope.get("query_string", b""),
-        raw_path=scope.get("raw_path"),
-        mount=mount,
+        get("client"),
+        get("scheme", "http"),
+        get("query_string", b""),
+        get("raw_path"),
+        mount,
     )
 
 

@@ -11,6 +11,8 @@ from typing import ClassVar
 
 Headers = tuple[tuple[str, str], ...]
 
+_INVALID_TOKEN: Headers = (("WWW-Authenticate", 'Bearer error="invalid_token"'),)
+
 
 class Reason(StrEnum):
     """Why something was refused or admitted: a closed list, for events and metrics, never shown to a client."""
@@ -45,12 +47,36 @@ class Reason(StrEnum):
     KEY_LEAKED = "key_leaked"
     WRONG_ENVIRONMENT = "wrong_environment"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
+    # tokens
+    MALFORMED_TOKEN = "malformed_token"  # noqa: S105 - a reason, not a password
+    UNKNOWN_SIGNING_KEY = "unknown_signing_key"
+    WRONG_ALGORITHM = "wrong_algorithm"
+    WRONG_SIGNATURE = "wrong_signature"
+    WRONG_TOKEN_TYPE = "wrong_token_type"  # noqa: S105 - a reason, not a password
+    WRONG_ISSUER = "wrong_issuer"
+    WRONG_AUDIENCE = "wrong_audience"
+    CLAIM_INVALID = "claim_invalid"
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a reason, not a password
+    TOKEN_NOT_YET = "token_not_yet"  # noqa: S105 - a reason, not a password
+    TOKEN_LIVES_TOO_LONG = "token_lives_too_long"  # noqa: S105 - a reason, not a password
+    TOKEN_BOUND = "token_bound"  # noqa: S105 - a reason, not a password
     # texts that we hand out and read back
     MALFORMED = "malformed"
     FORGED = "forged"
     EXPIRED = "expired"
     ALREADY_USED = "already_used"
     LINK_BY_GET = "link_by_get"
+    # webhooks
+    HEADER_MISSING = "header_missing"
+    MALFORMED_HEADER = "malformed_header"
+    MALFORMED_TIMESTAMP = "malformed_timestamp"
+    TIMESTAMP_TOO_OLD = "timestamp_too_old"
+    TIMESTAMP_IN_FUTURE = "timestamp_in_future"
+    NO_SUPPORTED_SIGNATURE = "no_supported_signature"
+    MALFORMED_SIGNATURE = "malformed_signature"
+    SIGNATURE_MISMATCH = "signature_mismatch"
+    BODY_NOT_SIGNED = "body_not_signed"
+    UNREADABLE_BODY = "unreadable_body"
     # changes
     NO_RECORD = "no_record"
     STATE_CHANGED = "state_changed"
@@ -60,6 +86,8 @@ class Reason(StrEnum):
     SECRET_MISSING = "secret_missing"  # noqa: S105 - a reason, not a password
     STORE_FAILED = "store_failed"
     STORE_BUSY = "store_busy"
+    ENDPOINT_NOT_ALLOWED = "endpoint_not_allowed"
+    ENDPOINT_FAILED = "endpoint_failed"
     # everything else
     INVALID_REQUEST = "invalid_request"
     APPLICATION = "application"
@@ -70,8 +98,11 @@ class BartizanError(Exception):
     """The root of all our errors; raise one of its children.
 
     `code` is the class name in snake_case, `status` the HTTP status, `problem` the RFC 9457 members that are safe to
-    show, `headers` what the answer must carry.
+    show, `headers` what the answer must carry. `about` is the public name of the credential that was refused, where one
+    is known: for events, as `reason` is.
     """
+
+    about: str | None = None
 
     code: ClassVar[str] = "bartizan_error"
     status: ClassVar[int] = 500
@@ -130,6 +161,16 @@ class InvalidKey(Unauthenticated):
     default = Reason.UNKNOWN_KEY
 
 
+class InvalidToken(Unauthenticated):
+    """A token that does not verify; forged, expired, and another's look the same (RFC 6750 section 3.1)."""
+
+    title = "The token is not valid."
+    default = Reason.MALFORMED_TOKEN
+
+    def __init__(self, reason: Reason | None = None, *, headers: Headers = _INVALID_TOKEN) -> None:
+        super().__init__(reason, headers=headers)
+
+
 class InvalidCode(Unauthenticated):
     """A text of ours, such as a link's, that does not verify; whatever is wrong with it looks the same."""
 
@@ -186,6 +227,29 @@ class MethodNotAllowed(Rejected):
     status = 405
     title = "This method is not allowed here."
     default = Reason.METHOD_NOT_LISTED
+
+
+class InvalidWebhook(Rejected):
+    """A webhook whose signature does not verify: 401."""
+
+    status = 401
+    title = "The webhook is not valid."
+    default = Reason.SIGNATURE_MISMATCH
+
+
+class MalformedWebhook(InvalidWebhook):
+    """A webhook that is not of its sender's form, or a body that its model cannot read: 400."""
+
+    status = 400
+    title = "The webhook is malformed."
+    default = Reason.MALFORMED_HEADER
+
+
+class StaleWebhook(InvalidWebhook):
+    """A webhook whose signed time is too far from now, before or after."""
+
+    title = "The webhook is too old, or from the future."
+    default = Reason.TIMESTAMP_TOO_OLD
 
 
 class Conflict(Rejected):

@@ -143,8 +143,8 @@ class Authenticator(Protocol):
     kinds: Kinds
     accompanies: bool  # whether it may stand beside any other credential, asked for or not
 
-    def recognises(self, presented: bytes, /) -> bool:
-        """Whether this value is of our grammar, judged by its form alone, mangled ones included."""
+    def recognises(self, presented: bytes, /) -> object:
+        """Truthy where this value is of our grammar, judged by its form alone, mangled ones included."""
 
     async def authenticate(self, presented: bytes, request: Request, /) -> Principal:
         """The verified caller; raises `Rejected` or `Unavailable`."""
@@ -156,16 +156,13 @@ class Authenticator(Protocol):
 class Admit:
     """The verdict that lets a request in. `principal` is the most personal of those in `held`, or None."""
 
-    __slots__ = ("callers", "ends", "headers", "held", "params", "rule")
+    __slots__ = ("callers", "ends", "held", "params", "rule")
 
-    def __init__(
-        self, rule: Rule, held: Held, callers: tuple[Principal, ...], params: Mapping[str, str], headers: HeaderPairs
-    ) -> None:
+    def __init__(self, rule: Rule, held: Held, callers: tuple[Principal, ...], params: Mapping[str, str]) -> None:
         self.rule: Rule = rule
         self.held: Held = held
         self.callers: tuple[Principal, ...] = callers
         self.params: Mapping[str, str] = params
-        self.headers: HeaderPairs = headers
         self.ends: list[Callable[[int], Awaitable[None]]] | None = None
 
     @property

@@ -4,6 +4,7 @@ A principal exists only because a verifier made it: every other way to come by o
 `dataclasses.replace`, a request body through pydantic) raises.
 """
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar, Literal, NoReturn, TypeVar, overload
 
@@ -77,6 +78,35 @@ class PublishablePrincipal(Caller):
     key_id: str
 
 
+class ConsumerPrincipal(Caller):
+    """An organization's customer, by an access token of ours; `guest` for one who has not signed in.
+
+    `factors` says how they proved who they are, each with when (UTC seconds).
+    """
+
+    __slots__ = ("factors", "guest", "session_id", "subject")
+    kind: ClassVar[Literal["consumer"]] = "consumer"
+    org: str
+    expires_at: int
+    subject: str
+    session_id: str
+    guest: bool
+    factors: Mapping[str, int]
+
+
+class MemberPrincipal(Caller):
+    """A person of an organization, by a token of an outside issuer: `issuer` and `subject` together say who."""
+
+    __slots__ = ("factors", "issuer", "roles", "subject")
+    kind: ClassVar[Literal["member"]] = "member"
+    org: str
+    expires_at: int
+    issuer: str
+    subject: str
+    roles: frozenset[str]
+    factors: Mapping[str, int]
+
+
 class JobPrincipal(Caller):
     """Work that no request asked for, named by the program that runs it; without `org` it may name any organization.
 
@@ -90,12 +120,14 @@ class JobPrincipal(Caller):
     _source: SecretPrincipal | PublishablePrincipal | None  # whose end is this one's end too; for `recheck`
 
 
-Principal = SecretPrincipal | PublishablePrincipal | JobPrincipal
+Principal = SecretPrincipal | PublishablePrincipal | ConsumerPrincipal | MemberPrincipal | JobPrincipal
 P = TypeVar("P", bound=Principal)
 V = TypeVar("V", bound=Verified)
 
 PERSONAL: tuple[str, ...] = (
     "job",
+    "consumer",
+    "member",
     "secret",
     "publishable",
 )  # of several credentials, who is the caller: the first of these
@@ -113,6 +145,15 @@ def verified(kind: type[V], /, **fields: Any) -> V:
 # The callers of the request or job that runs now, most personal first; () is nobody. Unset: no gate ran.
 callers: ContextVar[tuple[Principal, ...]] = ContextVar("bartizan_callers")
 NOBODY: tuple[Principal, ...] = ()
+
+
+class _NoGate(tuple[Principal, ...]):
+    """Nobody, since no gate ran: what an adapter leaves behind in a context that was untouched before it."""
+
+    __slots__ = ()
+
+
+NO_GATE: tuple[Principal, ...] = _NoGate()
 # The method of the request that runs now; None where no gate ran. The gate sets it where it sets `callers`.
 passage_method: ContextVar[str | None] = ContextVar("bartizan_method", default=None)
 
@@ -129,8 +170,8 @@ def current_principal(kind: type[Any] = Caller, /, *, optional: bool = False) ->
     With several credentials it is the most personal one. Raises `Unauthenticated` for nobody and `WrongCredential` for
     another kind (with `optional=True` both are None), and `Misuse` where no gate and no job ran.
     """
-    held = callers.get(None)
-    if held is None:
+    held = callers.get(NO_GATE)
+    if held is NO_GATE:
         raise Misuse("no gate ran for this code: put the gate before the application, or use security.job(...)")
     for caller in held:
         if isinstance(caller, kind):

@@ -58,7 +58,6 @@ class Request:
         headers: Pairs,
         client: tuple[str, int] | None,
         scheme: str,
-        *,
         query: bytes = b"",
         raw_path: bytes | None = None,
         mount: str = "",

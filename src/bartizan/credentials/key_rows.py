@@ -192,7 +192,7 @@ class Entry:
 
     __slots__ = (
         "_begun", "_end", "_ends", "_environment", "_id", "_kind", "_mac", "_missing", "_stopped",
-        "older", "origins", "principal", "used",
+        "older", "origins", "principal", "seen", "used",
     )  # fmt: skip
 
     def __init__(self, ring: SecretRing, row: KeyRow | None, text: KeyText) -> None:
@@ -217,7 +217,8 @@ class Entry:
             self._stopped = Reason.KEY_REVOKED
         elif row.disabled_at is not None:
             self._stopped = Reason.KEY_DISABLED
-        self.used: int = 0  # when a use was last noted, for the service
+        self.seen: int = 0  # when it last verified, and when that was last noted: the service's
+        self.used: int = 0
         self.older: KeyRow | None = None if row.pepper == ring.newest else row  # the row, if under an older root
         self.origins: frozenset[str] | None = None if row.origins is None else frozenset(json.loads(row.origins))
         kind: type[SecretPrincipal | PublishablePrincipal]
@@ -235,7 +236,8 @@ class Entry:
     def verify(self, parsed: ParsedKey, now: int) -> KeyPrincipal:
         """The caller, if the presented key is this one and lives at `now`; else `InvalidKey`."""
         self.proven(parsed)
-        self.living(now)
+        if self._stopped is not None or now >= self._ends:
+            self.living(now)
         return self.principal
 
     def proven(self, parsed: ParsedKey) -> None:

@@ -1,6 +1,6 @@
 """API keys at the gate: one authenticator for each of the two places in which a key may come."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Literal
 
 from bartizan.core.principal import Environment, Principal, PublishablePrincipal, SecretPrincipal
@@ -8,7 +8,7 @@ from bartizan.core.request import Request
 from bartizan.credentials.key_format import origin_allowed
 from bartizan.credentials.key_text import Kind
 from bartizan.credentials.keys import Keys
-from bartizan.errors import CrossOrigin, InvalidKey, Reason, WrongCredential
+from bartizan.errors import CrossOrigin, InvalidKey, Reason, Rejected, WrongCredential
 
 # What a 401 asks for (RFC 9110 section 11.6.1). The second scheme is ours: none is registered for a header of its own.
 CHALLENGES: dict[str, bytes] = {"secret": b"Bearer", "publishable": b'Key header="X-Publishable-Key"'}
@@ -25,24 +25,25 @@ class KeyAuthenticator:
         self._keys = keys
         self._kind = kind
         self._environments = frozenset(environments)
-
-    def recognises(self, presented: bytes, /) -> bool:
-        """Whether the value begins as a key of ours, of either kind."""
-        return self._keys.looks_like(presented)
+        self.recognises: Callable[[bytes], object] = keys.looks_like  # of either kind, mangled ones included
 
     async def authenticate(self, presented: bytes, request: Request, /) -> Principal:
         """The key's caller."""
         entry, principal = await self._keys.verified(presented.decode("latin-1"))
-        if principal.kind == "secret" and request.from_browser():
-            # Only now: ids are public, and whoever knows one could else have its owner believe in a leak.
-            await self._keys.in_browser(principal)
-            raise WrongCredential(Reason.KEY_IN_BROWSER)
-        if principal.environment not in self._environments:
-            raise InvalidKey(Reason.WRONG_ENVIRONMENT)
-        if principal.kind != self._kind:
-            raise WrongCredential(Reason.WRONG_SLOT)
-        if entry.origins is not None:
-            _check_origin(entry.origins, request)
+        try:
+            if principal.kind == "secret" and request.from_browser():
+                # Only now: ids are public, and whoever knows one could else have its owner believe in a leak.
+                await self._keys.in_browser(principal)
+                raise WrongCredential(Reason.KEY_IN_BROWSER)
+            if principal.environment not in self._environments:
+                raise InvalidKey(Reason.WRONG_ENVIRONMENT)
+            if principal.kind != self._kind:
+                raise WrongCredential(Reason.WRONG_SLOT)
+            if entry.origins is not None:
+                _check_origin(entry.origins, request)
+        except Rejected as error:
+            error.about = principal.actor
+            raise
         self._keys.used(entry)
         return principal
 

@@ -8,6 +8,7 @@ which would send the key to Stripe. The checksum covers every character before i
 that was edited, ends here, before any hash or store.
 """
 
+from collections.abc import Callable
 from re import Pattern, compile as regex
 from typing import Any, Literal, NoReturn, cast
 
@@ -43,7 +44,7 @@ class ParsedKey:
 class KeyText:
     """The grammar of one deployment, with its brand or without."""
 
-    __slots__ = ("_brand", "_lengths", "_looks", "_publishable", "_secret")
+    __slots__ = ("_brand", "_lengths", "_publishable", "_secret", "looks_like")
 
     def __init__(self, key_prefix: str | None = None) -> None:
         if key_prefix is not None and not _BRAND.fullmatch(key_prefix):
@@ -54,11 +55,8 @@ class KeyText:
         )
         self._publishable: Pattern[str] = regex(self._brand + r"pk_(live|test)_([0-9A-Za-z]{16})_()[0-9A-Za-z]{6}")
         self._lengths = {len(self._brand) + 74: self._secret, len(self._brand) + 31: self._publishable}
-        self._looks = regex(rb"(?:[a-z][a-z0-9]{1,15}_)?[sp]k_", flags=2)
-
-    def looks_like(self, presented: bytes) -> bool:
-        """Whether the value begins as one of our keys does, however it goes on."""
-        return self._looks.match(presented) is not None
+        # Whether a value begins as a key does, however it goes on.
+        self.looks_like: Callable[[bytes], object] = regex(rb"(?:[a-z][a-z0-9]{1,15}_)?[sp]k_", flags=2).match
 
     def parse(self, text: str) -> ParsedKey:
         """The parts of a key; anything else is `InvalidKey`, without a hash, a MAC or a look at the store."""

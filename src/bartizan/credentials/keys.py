@@ -1,6 +1,6 @@
 """API keys as a service: create, rotate, revoke, and say who presents one."""
 
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -67,6 +67,8 @@ class Keys:
         self._waits = waits
         self._ring = ring
         self._form = form
+        self._parse = form.text.parse
+        self.looks_like: Callable[[bytes], object] = form.text.looks_like
         self._own = frozenset({environment})
         self._environment = environment
         self._clock = clock
@@ -77,10 +79,6 @@ class Keys:
         self._browser_leak = browser_leak
 
     # --- verification ---
-
-    def looks_like(self, presented: bytes) -> bool:
-        """Whether the value begins as a key of ours, however it goes on."""
-        return self._form.text.looks_like(presented)
 
     async def authenticate(self, key: str, *, environments: Collection[Environment] | None = None) -> KeyPrincipal:
         """The caller whose key this is; `InvalidKey` for whatever is wrong with it, always the same to see.
@@ -98,22 +96,28 @@ class Keys:
 
     async def verified(self, key: str) -> tuple[Entry, KeyPrincipal]:
         """The key's entry and caller, whatever its environment: for the gate, which decides what it serves."""
-        parsed = self._form.parse(key)
+        parsed = self._parse(key)
         now = self._clock.nanoseconds()
         entry = self._cache.get(parsed.id, now)
         if entry is None:
             entry = await self._entry(parsed.id)
-        principal = entry.verify(parsed, now // 1_000_000_000)
+        seconds = now // 1_000_000_000
+        try:
+            principal = entry.verify(parsed, seconds)
+        except InvalidKey as error:
+            if error.reason not in {Reason.UNKNOWN_KEY, Reason.WRONG_SECRET}:
+                error.about = self._form.text.named(parsed.kind, parsed.environment, parsed.id)
+            raise
+        entry.seen = seconds
         if entry.older is not None:
             await self._renew(entry, parsed)
         return entry, principal
 
     def used(self, entry: Entry) -> None:
         """The entry's key let somebody in; noted once a minute."""
-        now = self._clock.seconds()
-        if now - entry.used >= USED_EVERY:
-            entry.used = now
-            self._uses.note(entry.principal, now)
+        if entry.seen - entry.used >= USED_EVERY:
+            entry.used = entry.seen
+            self._uses.note(entry.principal, entry.seen)
 
     async def recheck(self, principal: KeyPrincipal) -> None:
         """Return while the key lives; raise `InvalidKey` once it was revoked, disabled, rotated out or has expired."""

@@ -101,7 +101,7 @@ class Gate:
                     callers.set(present)
                 pattern = plan.pattern
                 params = params_of(pattern, segments) if pattern.names or pattern.rest_name else {}
-                verdict = Admit(plan.rule, held, present, params, [])
+                verdict = Admit(plan.rule, held, present, params)
         except (Rejected, Unavailable) as error:
             verdict = self._refused(error, plan, held)
         if self._on_decision is not None:
@@ -189,6 +189,7 @@ class Gate:
                 target=plan.pattern.text if plan is not None else None,
                 outcome="refused",
                 reason=error.reason,
+                data=None if error.about is None else {"credential": error.about},
             )
         )
         extra: HeaderPairs = plan.challenge if plan is not None and error.status == 401 else []

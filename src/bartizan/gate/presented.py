@@ -103,7 +103,8 @@ class Reader:
         out: list[tuple[Authenticator, bytes]] = []
         value = slots[AUTHORIZATION]
         if value is not None and (scheme := _BEARER.match(value)):
-            out.append((_known(self._authorization, value[scheme.end() :]), value[scheme.end() :]))
+            value = value[scheme.end() :]
+            out.append((_known(self._authorization, value), value))
         value = slots[PUBLISHABLE]
         if value is not None:
             out.append((_known(self._publishable, value), value))

@@ -24,5 +24,7 @@ def _make(kind: type[BartizanError]) -> tuple[bytes, HeaderPairs]:
 def refusal(error: BartizanError, extra: HeaderPairs) -> Refuse:
     """The complete answer to a request that ends in `error`."""
     body, headers = _made.get(type(error)) or _make(type(error))
-    own = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in error.headers]
-    return Refuse(error, error.status, [*headers, *own, *extra], body)
+    headers = headers + extra
+    for name, value in error.headers:
+        headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
+    return Refuse(error, error.status, headers, body)

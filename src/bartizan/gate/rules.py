@@ -22,7 +22,7 @@ class Plan:
         self.kinds: frozenset[str] = frozenset().union(*rule.requirement.ways)
         self.optional: bool = self.look == "caller" and frozenset() in rule.requirement.ways
         self.org: int | None = next((place for place, name in pattern.names if name == "org"), None)
-        self.away: Admit = Admit(rule, {}, (), {}, [])  # what untouched() answers with, every time
+        self.away: Admit = Admit(rule, {}, (), {})  # what untouched() answers with, every time
         self.challenge: HeaderPairs = [
             (b"www-authenticate", scheme)
             for scheme in dict.fromkeys(schemes[kind] for kind in sorted(self.kinds) if kind in schemes)
