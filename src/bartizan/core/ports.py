@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
+from bartizan.core.address import EndpointPolicy
+
 T = TypeVar("T")
 
 Entropy = Callable[[int], bytes]  # that many fresh random bytes
@@ -58,3 +60,10 @@ class Waits(Protocol):
 
     async def finish(self, work: Coroutine[Any, Any, T], /) -> T:
         """Uninterrupted: a caller that is cancelled meanwhile is cancelled after `work` has ended."""
+
+
+class Fetch(Protocol):
+    """The one way to read what stands behind a URL that somebody else chose."""
+
+    async def __call__(self, url: str, policy: EndpointPolicy, /) -> bytes:
+        """The body of the 200 answer. Anything else, and whatever `policy` does not allow, is `Unavailable`."""
