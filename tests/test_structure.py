@@ -34,6 +34,7 @@ LIBRARIES = {
     "limits": {"throttle"},
     "starlette": {"asgi", "endpoints", "console", "integrations"},
     "httpx": {"outbound"},
+    "httpcore": {"outbound"},
     "cryptography": {"core.box"} | ROOMS,
     "typing_extensions": GROUND | ROOMS | UPPER | FACES | FRONT,
     "pytest": {"testing"},
