@@ -11,8 +11,6 @@ from typing import ClassVar
 
 Headers = tuple[tuple[str, str], ...]
 
-_INVALID_TOKEN: Headers = (("WWW-Authenticate", 'Bearer error="invalid_token"'),)
-
 
 class Reason(StrEnum):
     """Why something was refused or admitted: a closed list, for events and metrics, never shown to a client."""
@@ -166,9 +164,6 @@ class InvalidToken(Unauthenticated):
 
     title = "The token is not valid."
     default = Reason.MALFORMED_TOKEN
-
-    def __init__(self, reason: Reason | None = None, *, headers: Headers = _INVALID_TOKEN) -> None:
-        super().__init__(reason, headers=headers)
 
 
 class InvalidCode(Unauthenticated):

@@ -8,8 +8,10 @@ from bartizan.core.events import AuditEvent, Journal
 from bartizan.core.passage import checked_scopes
 from bartizan.core.ports import Clock, Entropy, fresh
 from bartizan.core.principal import (
+    ConsumerPrincipal,
     Environment,
     JobPrincipal,
+    MemberPrincipal,
     Principal,
     PublishablePrincipal,
     SecretPrincipal,
@@ -19,7 +21,7 @@ from bartizan.core.principal import (
 )
 from bartizan.core.ring import Purpose, SecretRing
 from bartizan.core.stamp import Stamp
-from bartizan.errors import InvalidCode, Misuse, Reason, Unauthenticated
+from bartizan.errors import InvalidCode, InvalidToken, Misuse, Reason, Unauthenticated
 
 LONGEST_LIFE = 86_400
 LONGEST_BODY = 8192  # bytes: an organization, an actor, and scopes
@@ -149,8 +151,12 @@ def behind(principal: Principal, now: int) -> KeyPrincipal | None:
     """What has to live still for this principal: a key's is itself, of a resumed job what was carried, else nothing."""
     if isinstance(principal, JobPrincipal) and principal.expires_at is not None and now >= principal.expires_at:
         raise InvalidCode(Reason.EXPIRED)
+    if isinstance(principal, (ConsumerPrincipal, MemberPrincipal)) and now >= principal.expires_at:
+        raise InvalidToken(Reason.TOKEN_EXPIRED)
     return _source(principal)
 
 
 def _source(principal: Principal) -> KeyPrincipal | None:
-    return principal._source if isinstance(principal, JobPrincipal) else principal  # noqa: SLF001 - made here
+    if isinstance(principal, JobPrincipal):
+        return principal._source  # noqa: SLF001 - made here
+    return principal if isinstance(principal, (SecretPrincipal, PublishablePrincipal)) else None

@@ -6,8 +6,9 @@ The only place where bytes become text. Whatever is accepted re-encodes to the s
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
+from math import inf
 from re import compile as pattern
-from typing import Any
+from typing import Any, NoReturn
 from zlib import crc32
 
 from bartizan.core.ports import Entropy
@@ -16,6 +17,7 @@ ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PAIRS = tuple(a + b for a in ALPHABET for b in ALPHABET)
 _VALUES = {c: i for i, c in enumerate(ALPHABET)}
 _URL_SAFE = pattern(r"[A-Za-z0-9_-]*")
+DEEPEST = 32  # levels of arrays and objects in JSON from elsewhere
 CHECK = 6  # characters of a checksum: 62**6 > 2**32
 
 Json = str | int | bool | None | Sequence["Json"] | Mapping[str, "Json"]
@@ -79,6 +81,55 @@ def joined(*parts: bytes) -> bytes:
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no white space; a lone surrogate or a float is a `ValueError` of its caller."""
     return json.dumps(_plain(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def parsed(data: bytes) -> Any:
+    """The value that strict JSON in UTF-8 says (RFC 8259), or `ValueError`.
+
+    A member that occurs twice, NaN, infinity, a number that overflows, a lone surrogate, and nesting beyond `DEEPEST`
+    are no value: two readers could differ over each.
+    """
+    text = data.decode("utf-8")
+    try:
+        value = _STRICT.decode(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if text.count("[") + text.count("{") > DEEPEST:
+        _check_depth(value)
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate encodes to nothing
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        inside = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+        if not inside:
+            return
+        level = [child for children in inside for child in children]
+    raise ValueError("nested too deeply")
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a member occurs twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (inf, -inf):
+        raise ValueError("a number beyond all floats")
+    return number
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_members, parse_float=_finite, parse_constant=_no_constant)
 
 
 def _plain(value: Any) -> Any:
