@@ -359,6 +359,7 @@ def test_other_organizations_are_not_found(kit: Kit) -> None:
         for call in (keys.get, keys.rotate, keys.revoke, keys.disable, keys.enable):
             assert reason_of(call, theirs.record.id, org="org_2") is Reason.WRONG_ORGANIZATION
         assert reason_of(keys.list, org="org_2") is Reason.WRONG_ORGANIZATION
+        assert reason_of(keys.list, org="x" * 1000) is Reason.WRONG_ORGANIZATION
         assert reason_of(keys.create, org="org_2", kind="secret") is Reason.WRONG_ORGANIZATION
         assert keys.get(mine.record.id, org="org_1").status == "active"
         keys.authenticate(theirs.key)  # takes no organization
@@ -466,6 +467,10 @@ def test_list_pages_in_order(kit: Kit) -> None:
     for limit in (0, 1001):
         with pytest.raises(Misuse):
             keys.list(org="o", limit=limit)
+    for key_id in ids[1:5]:
+        edit(kit, key_id, name="edited")
+    assert [record.id for record in keys.list(org="o", limit=2)] == [ids[0], ids[5]]  # a short page is the last one
+    assert [record.id for record in keys.list(org="o", after=ids[0], limit=3)] == ids[5:]
 
 
 def test_a_cancelled_caller_never_leaves_half_a_change(tmp_path: Path) -> None:

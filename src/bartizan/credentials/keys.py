@@ -199,7 +199,7 @@ class Keys:
         origins: Collection[str] | None = None,
     ) -> IssuedKey:
         """A new key; its text is shown this once. `expires_at` is UTC seconds, `origins` for a publishable key only."""
-        entered(checked_org(org), self._journal)
+        self._enter(org)
         issued, row = self._form.issue(
             org=org,
             kind=kind,
@@ -220,7 +220,7 @@ class Keys:
 
     async def get(self, key_id: str, *, org: str) -> KeyRecord:
         """One key of this organization."""
-        entered(checked_org(org), self._journal)
+        self._enter(org)
         await self._used_roots.ready()
         key, last = Ref(KEYS, key_id), Ref(KEY_USES, key_id)
         row, use = await self._backend.read(key, last)
@@ -231,15 +231,23 @@ class Keys:
 
         A row that was edited in the store is left out, and an event tells of it.
         """
-        entered(checked_org(org), self._journal)
+        self._enter(org)
         if not 1 <= limit <= 1000:
             raise Misuse("limit is 1 to 1000")
         await self._used_roots.ready()
         own = (Is("org", "=", org),)
-        rows = await self._backend.find(KEYS, own, after=after or "", limit=limit)
-        uses = await self._backend.find(KEY_USES, own, after=after or "", limit=limit)
+        whole: list[KeyRow] = []
+        start, seen = after or "", 0
+        while wanted := limit - len(whole):  # a page is short only where there are no more
+            rows = await self._backend.find(KEYS, own, after=start, limit=wanted)
+            whole += [row for row in map(self._noticed, rows) if row is not None]
+            seen += len(rows)
+            if len(rows) < wanted:
+                break
+            start = rows[-1].id
+        uses = await self._backend.find(KEY_USES, own, after=after or "", limit=max(seen, 1))
         used = {use.id: use for use in uses}
-        return [self._shown(row, used.get(row.id)) for row in map(self._noticed, rows) if row is not None]
+        return [self._shown(row, used.get(row.id)) for row in whole]
 
     async def rotate(self, key_id: str, *, org: str, overlap: int = 86_400) -> IssuedKey:
         """A successor, shown this once; the old key lives for `overlap` more seconds, 0 ends it now.
@@ -247,7 +255,7 @@ class Keys:
         Nothing lives longer by it: the successor expires when the old key would have. `Conflict` for a key that is
         not active.
         """
-        entered(checked_org(org), self._journal)
+        self._enter(org)
         if isinstance(overlap, bool) or overlap < 0:
             raise Misuse("overlap is a number of seconds, 0 or more")
         return await self._finish(self._rotate(key_id, org, overlap))
@@ -262,7 +270,7 @@ class Keys:
 
     async def enable(self, key_id: str, *, org: str) -> KeyRecord:
         """Let a disabled key work again; `Conflict` for one that was revoked or has expired."""
-        entered(checked_org(org), self._journal)
+        self._enter(org)
         return await self._finish(self._enable(key_id, org))
 
     async def _rotate(self, key_id: str, org: str, overlap: int) -> IssuedKey:
@@ -297,7 +305,7 @@ class Keys:
         raise Unavailable(Reason.STORE_BUSY)
 
     async def _set(self, key_id: str, org: str, event: str, column: str) -> KeyRecord:
-        entered(checked_org(org), self._journal)
+        self._enter(org)
         return await self._finish(self._stop(key_id, org, event, column))
 
     async def _stop(
@@ -348,6 +356,10 @@ class Keys:
     async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
         """A change that goes on to its end, its caches dropped, though its caller hangs up."""
         return await self._waits.finish(work)
+
+    def _enter(self, org: str) -> None:
+        entered(org, self._journal)  # first: whatever a caller says another organization is, it is not found
+        checked_org(org)
 
     def _intact(self, row: KeyRow | None, org: str) -> KeyRow:
         if row is None or row.org != org:

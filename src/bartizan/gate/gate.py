@@ -175,8 +175,8 @@ class Gate:
             scope = " ".join(sorted(ways.scopes))
             raise MissingScope(headers=(("WWW-Authenticate", f'Bearer error="insufficient_scope", scope="{scope}"'),))
         kinds = ways[0].kinds
-        if len(kinds) == 1:
-            return (held[next(iter(kinds))],)
+        if len(held) == 1:
+            return tuple(held.values()) if kinds else NOBODY
         return tuple([held[kind] for kind in PERSONAL if kind in kinds])
 
     def _refused(self, error: BartizanError, plan: Plan | None, held: dict[str, Principal]) -> Refuse:

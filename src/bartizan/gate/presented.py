@@ -49,10 +49,10 @@ def scan(headers: Pairs) -> Slots:
     if isinstance(headers, EnvironHeaders):
         return _scan_environ(headers.environ)
     found: Slots = list(_EMPTY)
-    wanted = _WANTED.get
+    wanted = _WANTED
     for name, value in headers:
-        slot = wanted(name)
-        if slot is not None:
+        if name in wanted:
+            slot = wanted[name]
             before = found[slot]
             if before is not None:
                 if slot != COOKIE:
@@ -102,8 +102,8 @@ class Reader:
         """Every credential of the request. One in the query, or one of ours that nobody knows, refuses it."""
         out: list[tuple[Authenticator, bytes]] = []
         value = slots[AUTHORIZATION]
-        if value is not None and (scheme := _BEARER.match(value)):
-            value = value[scheme.end() :]
+        if value is not None and (value[:7] == b"Bearer " or _BEARER.match(value)):
+            value = value[6:].lstrip(b" ")
             out.append((_known(self._authorization, value), value))
         value = slots[PUBLISHABLE]
         if value is not None:
