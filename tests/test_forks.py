@@ -37,7 +37,7 @@ def script(text: str, *arguments: object) -> list[str]:
 
 
 TWENTY = """
-stop = threading.Event()
+stop, written = threading.Event(), threading.Semaphore(0)
 told = []
 def write(name):
     number = 0
@@ -45,6 +45,7 @@ def write(name):
         number += 1
         put(f"{name} {number}")
         told.append(f"{name} {number}")
+        written.release()
 def look():
     while not stop.is_set():
         run(file.blocking.get(SAMPLES, "0 1"))
@@ -53,6 +54,8 @@ for thread in threads:
     thread.start()
 children = []
 for number in range(20):
+    for _ in range(5):
+        written.acquire()  # they are in the middle of it
     child = os.fork()
     if not child:
         for turn in range(3):
@@ -66,7 +69,7 @@ for thread in threads:
     thread.join()
 file.close()
 wanted = {*told, *[f"child {number} {turn}" for number in range(20) for turn in range(3)]}
-print(ends.count(7), wanted <= ids(), len(told) > 20)
+print(ends.count(7), wanted <= ids(), len(told) >= 100)
 """
 
 

@@ -79,9 +79,11 @@ def test_cancelled_after_every_await_of_every_key_method(method: str, store: str
     for moment in range(1, 200):
         url: Any = f"sqlite:///{tmp_path}/{moment}.db" if store == "sqlite" else Slow(MemoryBackend(clock))
         plain = url if store == "sqlite" else url.inner
-        key = Kit(url=plain, clock=clock, secrets=[OLD]).key(org="o")
-        if method == "enable":
-            Kit(url=plain, clock=clock, secrets=[OLD]).security.blocking.keys.disable(key.record.id, org="o")
+        before = Kit(url=plain, clock=clock, secrets=[OLD])
+        with before.security.blocking as blocking:
+            key = before.key(org="o")
+            if method == "enable":
+                blocking.keys.disable(key.record.id, org="o")
         kit = Kit(url=url, clock=clock, secrets=[NEW, OLD])
         done = asyncio.run(ended(moment, METHODS[method](kit.security.keys, key)))
         kit.security._shared.close()

@@ -93,3 +93,4 @@ def test_a_root_from_before_the_table_of_roots_is_missed(exhibit: Path, tmp_path
     alone = Bartizan(f"sqlite:///{tmp_path}/store.db", environment="live", secrets=[new])
     with pytest.raises(ValueError, match=old.split("_")[1]):
         alone.blocking.ready()
+    alone._shared.close()

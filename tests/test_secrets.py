@@ -403,8 +403,8 @@ path, secrets, keys, turns, ready, go = sys.argv[1], *[json.loads(text) for text
 with Bartizan(f"sqlite:///{path}", environment="test", secrets=secrets, staleness=0).blocking as blocking:
     os.write(ready, b"1")
     os.read(go, 1)
-    accepted = refused = last = 0
-    for turn in range(turns):
+    accepted = refused = last = turn = 0
+    while turn < turns or not refused:
         began = time.monotonic_ns()
         try:
             blocking.keys.authenticate(keys[turn % len(keys)])
@@ -413,6 +413,7 @@ with Bartizan(f"sqlite:///{path}", environment="test", secrets=secrets, stalenes
                 last = began
         except InvalidKey:
             refused += 1
+        turn += 1
 print(json.dumps([accepted, refused, last]))
 """
 
@@ -449,8 +450,8 @@ def test_two_processes_with_rings_in_both_orders(tmp_path: Path, old: str, new: 
     for end in (ready, readied, go, going):
         os.close(end)
     assert all(last < stands for _, _, last in outputs)  # nothing that began later was let in
-    assert sum(accepted + refused for accepted, refused, _ in outputs) == 10_000
-    assert sum(refused for _, refused, _ in outputs) > 0
+    assert sum(accepted + refused for accepted, refused, _ in outputs) >= 10_000
+    assert all(refused for _, refused, _ in outputs)
     connection = sqlite3.connect(path)
     rows = connection.execute("SELECT id, pepper, version, revoked_at FROM bartizan_keys").fetchall()
     resealed = connection.execute("SELECT count(*) FROM bartizan_outbox WHERE name = 'key.resealed'").fetchone()[0]

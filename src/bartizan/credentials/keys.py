@@ -1,8 +1,6 @@
 """API keys as a service: create, rotate, revoke, and say who presents one."""
 
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -12,31 +10,24 @@ from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import Environment
 from bartizan.core.ring import SecretRing
 from bartizan.core.roots import Roots
-from bartizan.core.tables import AnyStep, Backend, Insert, Is, Ref, Update
+from bartizan.core.tables import Backend, Is, Ref
+from bartizan.credentials.key_changes import KeyChanges
 from bartizan.credentials.key_format import KeyFormat, checked_environment, checked_org
 from bartizan.credentials.key_rows import (
     KEYS,
-    PEPPERED,
     Entry,
     IssuedKey,
     KeyPrincipal,
     KeyRecord,
     KeyRow,
     believed,
-    intact,
-    minted,
     record,
-    sealed,
-    status,
-    unbelieved,
 )
-from bartizan.credentials.key_text import Kind, ParsedKey
+from bartizan.credentials.key_text import Kind
 from bartizan.credentials.key_uses import KEY_USES, USED_EVERY, KeyUse, KeyUses
-from bartizan.errors import Conflict, InvalidKey, Misuse, NotFound, Reason, Unavailable
+from bartizan.errors import InvalidKey, Misuse, Reason
 
 T = TypeVar("T")
-
-TRIES = 100  # a change that lost against others this often in a row is a store that does not work
 
 
 class Keys:
@@ -76,6 +67,9 @@ class Keys:
         self._journal = journal
         self._uses = uses
         self._used_roots = roots
+        self._changes = KeyChanges(
+            backend=backend, ring=ring, form=form, clock=clock, cache=cache, journal=journal, roots=roots
+        )
         self._browser_leak = browser_leak
 
     # --- verification ---
@@ -110,7 +104,8 @@ class Keys:
             raise
         entry.seen = seconds
         if entry.older is not None:
-            await self._renew(entry, parsed)
+            row, entry.older = entry.older, None  # one caller tries it for this entry
+            await self._finish(self._changes.renew(row, parsed))
         return entry, principal
 
     def used(self, entry: Entry) -> None:
@@ -138,15 +133,6 @@ class Keys:
             self._cache.put(key_id, entry, mark)
         return entry
 
-    async def _renew(self, entry: Entry, parsed: ParsedKey) -> None:
-        """Make the row's MACs anew under the newest root, if that is the younger: the only write of a verification."""
-        row, entry.older = entry.older, None  # one caller tries it for this entry
-        with suppress(Unavailable):  # verified is verified: another use does it
-            if row is not None and await self._used_roots.renews(PEPPERED.purpose, row.environment, row.pepper):
-                new = minted(self._ring, replace(row, version=row.version + 1), parsed)
-                events = self._journal.within(self._event("key.resealed", row, root=new.pepper))
-                await self._finish(self._changed(row, new, *events, rooted=True))
-
     # --- leaks ---
 
     async def in_browser(self, principal: KeyPrincipal) -> None:
@@ -157,7 +143,7 @@ class Keys:
             AuditEvent(name="key.in_browser", org=org, actor=actor, target=actor, outcome="refused", reason=reason)
         )
         if self._browser_leak == "revoke":
-            await self._finish(self._stop(principal.key_id, org, "key.revoked", "revoked_at", reason))
+            await self._finish(self._changes.stop(principal.key_id, org, "key.revoked", "revoked_at", reason))
 
     async def report_leak(self, text: str) -> KeyRecord | None:
         """The secret key whose whole text was found somewhere, revoked: its `org` is whom to tell. None for any other.
@@ -183,7 +169,7 @@ class Keys:
             return None
         if parsed.kind != "secret":
             return None
-        return await self._finish(self._stop(parsed.id, None, "key.revoked", "revoked_at", Reason.KEY_LEAKED))
+        return await self._finish(self._changes.stop(parsed.id, None, "key.revoked", "revoked_at", Reason.KEY_LEAKED))
 
     # --- management ---
 
@@ -210,13 +196,8 @@ class Keys:
             environment=environment,
             now=self._clock.seconds(),
         )
-        await self._used_roots.ready()
-        events = self._journal.within(self._event("key.created", row))
-        for _ in range(2):  # the second where somebody else was the first to use this root
-            change = self._used_roots.change(PEPPERED.purpose, row.environment, Insert(KEYS, row), also=events)
-            if await self._finish(change) is not None:
-                return issued
-        raise Unavailable  # an id of 95 random bits that is there already: chance has failed
+        await self._finish(self._changes.create(row))
+        return issued
 
     async def get(self, key_id: str, *, org: str) -> KeyRecord:
         """One key of this organization."""
@@ -224,7 +205,7 @@ class Keys:
         await self._used_roots.ready()
         key, last = Ref(KEYS, key_id), Ref(KEY_USES, key_id)
         row, use = await self._backend.read(key, last)
-        return self._shown(self._intact(row, org), use)
+        return self._shown(self._changes.whole(row, org), use)
 
     async def list(self, *, org: str, after: str | None = None, limit: int = 100) -> Sequence[KeyRecord]:
         """The organization's keys in the order of their ids, from the one behind `after`.
@@ -258,7 +239,7 @@ class Keys:
         self._enter(org)
         if isinstance(overlap, bool) or overlap < 0:
             raise Misuse("overlap is a number of seconds, 0 or more")
-        return await self._finish(self._rotate(key_id, org, overlap))
+        return await self._finish(self._changes.rotate(key_id, org, overlap))
 
     async def revoke(self, key_id: str, *, org: str) -> KeyRecord:
         """End the key for good, now. It stands when this returns; again is no change."""
@@ -271,87 +252,11 @@ class Keys:
     async def enable(self, key_id: str, *, org: str) -> KeyRecord:
         """Let a disabled key work again; `Conflict` for one that was revoked or has expired."""
         self._enter(org)
-        return await self._finish(self._enable(key_id, org))
-
-    async def _rotate(self, key_id: str, org: str, overlap: int) -> IssuedKey:
-        await self._used_roots.ready()
-        for _ in range(TRIES):
-            now = self._clock.seconds()
-            found = await self._backend.get(KEYS, key_id)
-            row = self._intact(found, org)
-            if status(row, now) != "active":
-                raise Conflict
-            issued, new = self._form.succeed(row, now=now)
-            retires = now + overlap if row.expires_at is None else min(now + overlap, row.expires_at)
-            old = sealed(self._ring, row, successor=new.id, retires_at=retires)
-            event = self._event("key.rotated", row, successor=new.id, retires_at=retires)
-            if await self._changed(row, old, Insert(KEYS, new), *self._journal.within(event), rooted=True):
-                return issued
-        raise Unavailable(Reason.STORE_BUSY)
-
-    async def _enable(self, key_id: str, org: str) -> KeyRecord:
-        await self._used_roots.ready()
-        for _ in range(TRIES):
-            now = self._clock.seconds()
-            found = await self._backend.get(KEYS, key_id)
-            row = self._intact(found, org)
-            if row.disabled_at is None and status(row, now) in {"active", "rotating"}:
-                return record(row, now)
-            if status(row, now) != "inactive":
-                raise Conflict
-            new = sealed(self._ring, row, disabled_at=None)
-            if await self._changed(row, new, *self._journal.within(self._event("key.enabled", row))):
-                return record(new, now)
-        raise Unavailable(Reason.STORE_BUSY)
+        return await self._finish(self._changes.enable(key_id, org))
 
     async def _set(self, key_id: str, org: str, event: str, column: str) -> KeyRecord:
         self._enter(org)
-        return await self._finish(self._stop(key_id, org, event, column))
-
-    async def _stop(
-        self, key_id: str, org: str | None, event: str, column: str, reason: Reason | None = None
-    ) -> KeyRecord:
-        await self._used_roots.ready()
-        for _ in range(TRIES):
-            now = self._clock.seconds()
-            row = await self._backend.get(KEYS, key_id)
-            if row is None or org not in (row.org, None):
-                raise NotFound(Reason.NO_RECORD)
-            if row.revoked_at is not None or getattr(row, column) is not None:
-                return self._of_any(row, now)
-            # An edited row is stopped like any other, but never made whole: its broken MAC stays.
-            new = sealed(self._ring, row, **{column: now}) if intact(self._ring, row) else None
-            told = self._event(event, row)
-            told.reason = reason
-            events = self._journal.within(told)
-            if new is not None:
-                if await self._changed(row, new, *events):
-                    return record(new, now)
-            else:
-                step = Update(
-                    KEYS, key_id, where=(Is(column, "=", None), Is("org", "=", row.org)), set=((column, now),)
-                )
-                changed = await self._backend.change(step, also=events)
-                self._cache.drop(key_id)
-                if changed is not None:
-                    return self._of_any(changed, now)
-        raise Unavailable(Reason.STORE_BUSY)
-
-    async def _changed(self, row: KeyRow, new: KeyRow, *also: AnyStep, rooted: bool = False) -> bool:
-        """Put `new` in the place of `row`, unless somebody else was first; `rooted`: it uses the newest root."""
-        names = [name for name in KEYS.columns if getattr(row, name) != getattr(new, name)]
-        step = Update(
-            KEYS,
-            row.id,
-            where=(Is("version", "=", row.version), Is("row_mac", "=", row.row_mac)),
-            set=tuple([(name, getattr(new, name)) for name in names]),
-        )
-        try:
-            if rooted:
-                return await self._used_roots.change(PEPPERED.purpose, row.environment, step, also=also) is not None
-            return await self._backend.change(step, also=also) is not None
-        finally:
-            self._cache.drop(row.id)
+        return await self._finish(self._changes.stop(key_id, org, event, column))
 
     async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
         """A change that goes on to its end, its caches dropped, though its caller hangs up."""
@@ -361,33 +266,13 @@ class Keys:
         entered(org, self._journal)  # first: whatever a caller says another organization is, it is not found
         checked_org(org)
 
-    def _intact(self, row: KeyRow | None, org: str) -> KeyRow:
-        if row is None or row.org != org:
-            raise NotFound(Reason.NO_RECORD)
-        whole = believed(self._ring, row)
-        if whole is None:
-            raise NotFound(Reason.KEY_ROW_EDITED)
-        return whole
-
     def _noticed(self, row: KeyRow) -> KeyRow | None:
         whole = believed(self._ring, row)
         if whole is None:
-            event = self._event("key.row_edited", row)
+            event = self._changes.event("key.row_edited", row)
             event.outcome, event.reason = "refused", Reason.KEY_ROW_EDITED
             self._journal.note(event)
         return whole
 
     def _shown(self, row: KeyRow, use: KeyUse | None) -> KeyRecord:
         return record(row, self._clock.seconds(), None if use is None else use.used_at)
-
-    def _of_any(self, row: KeyRow, now: int) -> KeyRecord:
-        return record(believed(self._ring, row) or unbelieved(self._ring, row), now)
-
-    def _event(self, name: str, row: KeyRow, **data: Any) -> AuditEvent:
-        return AuditEvent(
-            name=name,
-            org=row.org,
-            actor=current_actor(),
-            target=self._form.text.named(row.kind, row.environment, row.id),
-            data=data,
-        )

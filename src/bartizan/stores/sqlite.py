@@ -96,7 +96,7 @@ class SqliteFile:
         """Wait for what is under way and let go of the file; the next use opens it again."""
         self._threads.close()
         self._writer.close()
-        with self._writing:
+        with self._transactions, self._writing:
             self._let_go()
             self._prepared = set()
             self._used = False
