@@ -53,7 +53,7 @@ ADAPTERS = {"asgi", "wsgi", "endpoints", "integrations"}
 TOLERANCE = 1.1  # a module stays under *about* so many lines
 
 # Who may make a principal, and who may use `hmac` for more than comparing.
-VERIFIERS = {"credentials.key_rows", "credentials.tokens", "credentials.links", "access.carry"}  # and `testing`, for tests
+VERIFIERS = {"credentials.key_rows", "credentials.tokens", "credentials.issuers", "credentials.links", "access.carry"}  # and `testing`, for tests
 DERIVERS = {"core.ring"}
 DERIVATIONS = set(
     "HKDF HKDFExpand HMAC ConcatKDFHash ConcatKDFHMAC KBKDFHMAC X963KDF PBKDF2HMAC Scrypt pbkdf2_hmac scrypt".split()

@@ -58,6 +58,8 @@ class Reason(StrEnum):
     TOKEN_NOT_YET = "token_not_yet"  # noqa: S105 - a reason, not a password
     TOKEN_LIVES_TOO_LONG = "token_lives_too_long"  # noqa: S105 - a reason, not a password
     TOKEN_BOUND = "token_bound"  # noqa: S105 - a reason, not a password
+    FOREIGN_ORGANIZATION = "foreign_organization"
+    MAPPING_FAILED = "mapping_failed"
     # texts that we hand out and read back
     MALFORMED = "malformed"
     FORGED = "forged"

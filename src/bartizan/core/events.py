@@ -13,6 +13,7 @@ from bartizan.errors import Misuse, NotFound, Reason
 NAMES = frozenset({
     "key.created", "key.rotated", "key.revoked", "key.disabled", "key.enabled", "key.row_edited",
     "key.resealed", "key.in_browser", "key.leak_unmatched",
+    "issuer.unreadable",
     "request.refused", "observer.failed", "organization.named",
     "once.lease_lost", "link.issued", "link.redeemed", "context.carried", "context.resumed",
 })  # fmt: skip

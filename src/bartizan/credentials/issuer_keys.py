@@ -1,0 +1,223 @@
+"""The keys of outside issuers: fetched when they are needed, kept while they cannot be, and asked for at most so often.
+
+A request waits for a fetch only where nothing that is held can answer it: before the first, and for a key that nobody
+has seen. What is older than `FRESH` still answers and is fetched again by the upkeep thread.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
+
+from bartizan.core.cache import Cache
+from bartizan.core.encoding import parsed, unbase64url
+from bartizan.core.events import AuditEvent, Journal
+from bartizan.core.ports import Clock, Fetch, Waits
+from bartizan.core.principal import Environment, MemberPrincipal
+from bartizan.credentials.issuers import DISCOVERY, Issuer
+from bartizan.credentials.jwks import published_key_set
+from bartizan.credentials.jws import KeySet
+from bartizan.credentials.tokens import MOST_BYTES, TokenReader, VerifiedToken
+from bartizan.errors import InvalidToken, Misuse, Reason, Unavailable
+
+FRESH = 300  # seconds that keys are used without looking again
+STALEST = 86400  # seconds after which keys that could not be fetched again are none
+COOLDOWN = 10  # seconds from one fetch to the next, whoever asks for whatever
+LONGEST_FETCH = 180  # seconds; one that has not ended by then never will: its process was forked
+ABSENT = 60  # seconds in which a header whose key was looked for, and not found, causes no further fetch
+MANY_ABSENT = 1000
+MANY_ROUTES = 10_000
+TAIL = 64  # characters of a signature, by which a token that verified is known again
+
+NEVER = -(2**62)
+
+
+class IssuerKeys:
+    """One issuer's keys, of both forms: the lock guards these few fields, and nothing waits while it is held."""
+
+    __slots__ = ("_fixed", "_held", "_lock", "_tried", "_wake", "absent", "busy", "issuer", "reader", "wanted")
+
+    def __init__(self, issuer: Issuer, *, clock: Clock, wake: Callable[[], object]) -> None:
+        self.issuer: Issuer = issuer
+        self.reader: TokenReader = TokenReader(issuer.policy)
+        self.absent: Cache[bool] = Cache(clock=clock, staleness=ABSENT, size=MANY_ABSENT)
+        self.wanted: bool = False
+        self.busy: bool = False
+        self._fixed = issuer.fixed_keys()
+        self._held: tuple[KeySet | None, int] = (None, NEVER)
+        self._lock = Lock()
+        self._tried = NEVER
+        self._wake = wake
+
+    def current(self, now: int) -> KeySet | None:
+        """The keys that may be used at `now`; None where there are none, or none that are young enough."""
+        if self._fixed is not None:
+            return self._fixed
+        keys, at = self._held
+        age = now - at
+        if keys is None or not 0 <= age < STALEST:  # a clock that steps back leaves nothing of a known age
+            return None
+        if age >= FRESH:
+            self.wanted = True
+            self._wake()
+        return keys
+
+    def askable(self, now: int) -> bool:
+        """Whether it is of use to ask for a fetch at `now`, or to wait for the one that is under way."""
+        if self._fixed is not None:
+            return False
+        return self.busy or not 0 <= now - self._tried < COOLDOWN
+
+    def begin(self, now: int) -> bool:
+        """Whether the caller is the one that fetches; it says `end` when it has."""
+        with self._lock:
+            since = now - self._tried
+            if 0 <= since < COOLDOWN or (self.busy and 0 <= since < LONGEST_FETCH):
+                return False
+            self.busy, self._tried, self.wanted = True, now, False
+            return True
+
+    def end(self, keys: KeySet | None, began: int) -> None:
+        """The fetch is over; without `keys` it failed, and what is held stays."""
+        with self._lock:
+            if keys is not None:
+                self._held = (keys, began)
+            self.busy = False
+
+    def __repr__(self) -> str:
+        return f"<IssuerKeys of {self.issuer.url}>"
+
+
+class Issuers:
+    """Verifies members' tokens in one form. `known` is what both forms share."""
+
+    def __init__(
+        self,
+        known: Mapping[str, IssuerKeys],
+        *,
+        fetch: Fetch | None,
+        waits: Waits,
+        environment: Environment,
+        clock: Clock,
+        journal: Journal,
+    ) -> None:
+        self.environment: Environment = environment
+        self._known = known
+        self._fetch = fetch
+        self._waits = waits
+        self._clock = clock
+        self._journal = journal
+        self._routes: dict[bytes, IssuerKeys] = {}
+
+    def named(self, presented: bytes) -> IssuerKeys | None:
+        """The issuer that a token says it is from, if it is one of ours.
+
+        That chooses where its key is looked up; nothing of it is believed before that key has verified it.
+        """
+        route = self._routes.get(presented[-TAIL:])
+        return route or self._known.get(_issuer_of(presented))
+
+    async def authenticate(self, presented: bytes) -> MemberPrincipal:
+        """The member that a token stands for; `InvalidToken`, or `Unavailable` where its issuer's keys are."""
+        keys = self.named(presented)
+        if keys is None:
+            raise InvalidToken(Reason.WRONG_ISSUER)
+        token = await self._verified(keys, presented.decode("latin-1"))
+        tail = presented[-TAIL:]
+        if tail not in self._routes:
+            if len(self._routes) >= MANY_ROUTES:
+                self._routes.clear()
+            self._routes[tail] = keys
+        return keys.issuer.member(token, environment=self.environment, now=self._clock.seconds())
+
+    async def _verified(self, keys: IssuerKeys, token: str) -> VerifiedToken:
+        now = self._clock.seconds()
+        held = keys.current(now)
+        header = token.partition(".")[0]  # the kid's place: it names the key, and is the same for all that it signed
+        if held is not None:
+            try:
+                return keys.reader.verify(token, held, now)
+            except InvalidToken as error:
+                if error.reason is not Reason.UNKNOWN_SIGNING_KEY or not keys.askable(now) or keys.absent.get(header):
+                    raise
+        elif not keys.askable(now):
+            raise Unavailable(Reason.ENDPOINT_FAILED)
+        mark = keys.absent.begin()
+        await self._waits.shared(f"issuer {keys.issuer.url}", lambda: self._refresh(keys))
+        now = self._clock.seconds()
+        newer = keys.current(now)
+        if newer is None:
+            raise Unavailable(Reason.ENDPOINT_FAILED)
+        try:
+            return keys.reader.verify(token, newer, now)
+        except InvalidToken as error:
+            if error.reason is Reason.UNKNOWN_SIGNING_KEY:
+                if keys.busy:  # the other form is fetching, and whether its answer has the key nobody knows yet
+                    raise Unavailable(Reason.ENDPOINT_FAILED) from None
+                if newer is not held:
+                    keys.absent.put(header, True, mark)
+            raise
+
+    async def revalidate(self) -> None:
+        """Fetch again what was used after it had grown stale. For the upkeep thread."""
+        for keys in self._known.values():
+            if keys.wanted:
+                await self._refresh(keys)
+
+    async def _refresh(self, keys: IssuerKeys) -> None:
+        began = self._clock.seconds()
+        if not keys.begin(began):
+            return
+        found: KeySet | None = None
+        try:
+            found = await self._loaded(keys.issuer)
+        except (Unavailable, ValueError) as error:  # no answer, or one that is no JSON and no JWKS
+            reason = error.reason if isinstance(error, Unavailable) else Reason.ENDPOINT_FAILED
+            self._journal.note(
+                AuditEvent(
+                    name="issuer.unreadable",
+                    org=None,
+                    actor="system",
+                    target=keys.issuer.url,
+                    outcome="refused",
+                    reason=reason,
+                )
+            )
+        finally:
+            keys.end(found, began)
+
+    async def _loaded(self, issuer: Issuer) -> KeySet:
+        if self._fetch is None:
+            raise Misuse("these issuers have no keys of their own, and nothing to fetch them with")
+        jwks = issuer.jwks if isinstance(issuer.jwks, str) else await self._discovered(self._fetch, issuer)
+        return published_key_set(await self._fetch(jwks, issuer.endpoint), issuer.algorithms)
+
+    async def _discovered(self, fetch: Fetch, issuer: Issuer) -> str:
+        """The `jwks_uri` of an issuer's metadata, whose `issuer` is exactly it (OpenID Connect Discovery 4.3)."""
+        document = parsed(await fetch(issuer.url.removesuffix("/") + DISCOVERY, issuer.endpoint))
+        jwks = document.get("jwks_uri") if isinstance(document, dict) else None
+        if not isinstance(jwks, str) or document.get("issuer") != issuer.url:
+            raise ValueError("no metadata of this issuer")
+        return jwks
+
+
+def known_issuers(issuers: Sequence[Issuer], *, clock: Clock, wake: Callable[[], object]) -> Mapping[str, IssuerKeys]:
+    """The keys of these issuers by `iss`; one that stands there twice is `Misuse`."""
+    if isinstance(issuers, (str, Issuer)) or not all(isinstance(each, Issuer) for each in issuers):
+        raise Misuse("issuers is a sequence of Issuer values")
+    known = {issuer.url: IssuerKeys(issuer, clock=clock, wake=wake) for issuer in issuers}
+    if len(known) != len(issuers):
+        raise Misuse("two issuers have the same url")
+    return known
+
+
+def _issuer_of(presented: bytes) -> str:
+    """The `iss` of a token that nobody has verified, or an empty text."""
+    parts = presented.split(b".", 3) if len(presented) <= MOST_BYTES else ()
+    if len(parts) != 3:
+        return ""
+    payload = unbase64url(parts[1].decode("latin-1"))
+    try:
+        claims = parsed(payload) if payload else None
+    except ValueError:
+        return ""
+    issuer = claims.get("iss") if isinstance(claims, dict) else None
+    return issuer if isinstance(issuer, str) else ""
