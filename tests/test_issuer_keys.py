@@ -19,7 +19,7 @@ from bartizan.core.encoding import base64url
 from bartizan.core.events import AuditEvent
 from bartizan.core.ports import Fetch, SteppedClock, Waits
 from bartizan.core.principal import MemberPrincipal
-from bartizan.credentials.issuer_keys import ABSENT, COOLDOWN, FRESH, STALEST, IssuerKeys, Issuers, known_issuers
+from bartizan.credentials.issuer_keys import ABSENT, COOLDOWN, FRESH, STALEST, IssuerKeys, Issuers, Outside
 from bartizan.credentials.issuers import DISCOVERY, Issuer
 from bartizan.errors import BartizanError, InvalidToken, Reason, Unavailable
 from bartizan.outbound import BlockingFetch, Outbound, ThreadedFetch
@@ -57,23 +57,21 @@ class World:
             KEYS: lambda: self.provider.jwks,
         }
         self.issuer = Issuer(URL, **{"organizations": {"org_1"}, "audience": "dashboard", **fields})
-        self.known = known_issuers([self.issuer], clock=SteppedClock(self.clock), wake=self.wake)
+        self.trust(self.issuer)
+
+    def trust(self, issuer: Issuer) -> None:
+        self.outside = Outside(
+            [issuer], environment="live", clock=SteppedClock(self.clock), journal=self.journal, wake=self.wake
+        )
         self.blocking = self.form(self.fetch, BlockingWaits())
         self.asynchronous = self.form(self.fetch, AsyncWaits())
 
     def form(self, fetch: Fetch | None, waits: Waits) -> Issuers:
-        return Issuers(
-            self.known,
-            fetch=fetch,
-            waits=waits,
-            environment="live",
-            clock=SteppedClock(self.clock),
-            journal=self.journal,
-        )
+        return self.outside.form(fetch, waits)
 
     @property
     def keys(self) -> IssuerKeys:
-        return self.known[URL]
+        return self.outside.known[URL]
 
     def wake(self) -> None:
         self.woken += 1
@@ -143,8 +141,7 @@ def test_a_url_with_a_slash_at_its_end() -> None:
     world = World()
     world.provider.url = URL + "/"
     issuer = Issuer(URL + "/", organizations={"org_1"}, audience="dashboard")
-    world.known = known_issuers([issuer], clock=SteppedClock(world.clock), wake=world.wake)
-    world.blocking = world.form(world.fetch, BlockingWaits())
+    world.trust(issuer)
     world.member()
     assert world.fetched == [METADATA, KEYS]
 
@@ -465,7 +462,7 @@ class Hostile:
             ports={peer.port}, unsafe_networks=["127.0.0.1"], authorities=authority.pem, seconds=0.3, max_bytes=65536
         )
         issuer = Issuer(self.provider.url, organizations={"org_1"}, audience="dashboard", endpoint=endpoint)
-        self.world.known = known_issuers([issuer], clock=SteppedClock(self.world.clock), wake=self.world.wake)
+        self.world.trust(issuer)
         self.outbound = Outbound(resolve=lambda *_: ["127.0.0.1"])
         self.service = self.world.form(BlockingFetch(self.outbound), BlockingWaits())
 

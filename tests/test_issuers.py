@@ -10,7 +10,7 @@ from bartizan.core.drive import run
 from bartizan.core.events import AuditEvent
 from bartizan.core.ports import SteppedClock
 from bartizan.core.principal import MemberPrincipal
-from bartizan.credentials.issuer_keys import Issuers, known_issuers
+from bartizan.credentials.issuer_keys import Issuers, Outside
 from bartizan.credentials.issuers import Issuer
 from bartizan.errors import InvalidToken, Misuse, Reason
 from bartizan.stores.waits import BlockingWaits
@@ -25,10 +25,13 @@ class Silent:
         return ()
 
 
-def service(*issuers: Issuer, now: int = NOW) -> Issuers:
+def outside(*issuers: Issuer, now: int = NOW) -> Outside:
     clock = SteppedClock(FakeClock(now=now))
-    known = known_issuers(issuers, clock=clock, wake=lambda: None)
-    return Issuers(known, fetch=None, waits=BlockingWaits(), environment="live", clock=clock, journal=Silent())
+    return Outside(issuers, environment="live", clock=clock, journal=Silent(), wake=lambda: None)
+
+
+def service(*issuers: Issuer, now: int = NOW) -> Issuers:
+    return outside(*issuers, now=now).form(None, BlockingWaits())
 
 
 def trusting(provider: Provider, **fields: Any) -> Issuer:
@@ -361,11 +364,11 @@ def test_the_same_issuer_twice_is_misuse(provider: Provider) -> None:
     with pytest.raises(Misuse, match="same url"):
         service(trusting(provider), trusting(provider))
     with pytest.raises(Misuse, match="sequence"):
-        known_issuers(trusting(provider), clock=SteppedClock(FakeClock()), wake=lambda: None)  # type: ignore[arg-type]
+        outside("https://login.example")  # type: ignore[arg-type]
 
 
 def test_nothing_of_a_token_or_key_is_printed(provider: Provider) -> None:
     issuer = trusting(provider)
     assert provider.kid not in repr(issuer)
-    assert repr(next(iter(service(issuer)._known.values()))) == f"<IssuerKeys of {URL}>"
+    assert repr(next(iter(service(issuer).known.values()))) == f"<IssuerKeys of {URL}>"
     assert "user_1" in repr(member(provider.token(), issuer))

@@ -14,6 +14,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from bartizan.core.address import Endpoint, EndpointPolicy, address_of
+from bartizan.core.ports import Fetch
 from bartizan.errors import BartizanError, InvalidRequest, Misuse, Reason, Unavailable
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 else:  # httpcore takes whatever has the methods, and is loaded only when somebody connects
     NetworkBackend = NetworkStream = object
 
-__all__ = ["BlockingFetch", "EndpointPolicy", "Outbound", "ThreadedFetch"]
+__all__ = ["BlockingFetch", "EndpointPolicy", "Outbound", "ThreadedFetch", "both_fetches"]
 
 Resolve = Callable[[str, int], Sequence[str]]
 
@@ -126,6 +127,12 @@ class ThreadedFetch:
     async def __call__(self, url: str, policy: EndpointPolicy, /) -> bytes:
         """As `Outbound.get`."""
         return await self._in_thread(lambda: self._outbound.get(url, policy))
+
+
+def both_fetches(in_thread: Callable[[Callable[[], bytes]], Awaitable[bytes]]) -> tuple[Fetch, Fetch]:
+    """The async and the blocking form over one transport."""
+    outbound = Outbound()
+    return ThreadedFetch(outbound, in_thread), BlockingFetch(outbound)
 
 
 class _Pinned(NetworkBackend):

@@ -86,25 +86,43 @@ class IssuerKeys:
         return f"<IssuerKeys of {self.issuer.url}>"
 
 
-class Issuers:
-    """Verifies members' tokens in one form. `known` is what both forms share."""
+class Outside:
+    """The outside issuers of one `Bartizan`: what both forms share."""
 
     def __init__(
         self,
-        known: Mapping[str, IssuerKeys],
+        issuers: Sequence[Issuer],
         *,
-        fetch: Fetch | None,
-        waits: Waits,
         environment: Environment,
         clock: Clock,
         journal: Journal,
+        wake: Callable[[], object],
     ) -> None:
+        if isinstance(issuers, (str, Issuer)) or not all(isinstance(each, Issuer) for each in issuers):
+            raise Misuse("issuers is a sequence of Issuer values")
         self.environment: Environment = environment
-        self._known = known
+        self.clock: Clock = clock
+        self.journal: Journal = journal
+        self.known: Mapping[str, IssuerKeys] = {i.url: IssuerKeys(i, clock=clock, wake=wake) for i in issuers}
+        if len(self.known) != len(issuers):
+            raise Misuse("two issuers have the same url")
+        self.fetches: bool = any(not isinstance(each.jwks, Mapping) for each in issuers)
+
+    def form(self, fetch: Fetch | None, waits: Waits) -> "Issuers":
+        """The service of one form; only where nothing `fetches` it needs no `fetch`."""
+        return Issuers(self, fetch=fetch, waits=waits)
+
+
+class Issuers:
+    """Verifies members' tokens in one form."""
+
+    def __init__(self, outside: Outside, *, fetch: Fetch | None, waits: Waits) -> None:
+        self.environment: Environment = outside.environment
+        self.clock: Clock = outside.clock
+        self.known: Mapping[str, IssuerKeys] = outside.known
+        self._journal = outside.journal
         self._fetch = fetch
         self._waits = waits
-        self._clock = clock
-        self._journal = journal
         self._routes: dict[bytes, IssuerKeys] = {}
 
     def named(self, presented: bytes) -> IssuerKeys | None:
@@ -113,7 +131,7 @@ class Issuers:
         That chooses where its key is looked up; nothing of it is believed before that key has verified it.
         """
         route = self._routes.get(presented[-TAIL:])
-        return route or self._known.get(_issuer_of(presented))
+        return route or self.known.get(_issuer_of(presented))
 
     async def authenticate(self, presented: bytes) -> MemberPrincipal:
         """The member that a token stands for; `InvalidToken`, or `Unavailable` where its issuer's keys are."""
@@ -126,10 +144,10 @@ class Issuers:
             if len(self._routes) >= MANY_ROUTES:
                 self._routes.clear()
             self._routes[tail] = keys
-        return keys.issuer.member(token, environment=self.environment, now=self._clock.seconds())
+        return keys.issuer.member(token, environment=self.environment, now=self.clock.seconds())
 
     async def _verified(self, keys: IssuerKeys, token: str) -> VerifiedToken:
-        now = self._clock.seconds()
+        now = self.clock.seconds()
         held = keys.current(now)
         header = token.partition(".")[0]  # the kid's place: it names the key, and is the same for all that it signed
         if held is not None:
@@ -142,7 +160,7 @@ class Issuers:
             raise Unavailable(Reason.ENDPOINT_FAILED)
         mark = keys.absent.begin()
         await self._waits.shared(f"issuer {keys.issuer.url}", lambda: self._refresh(keys))
-        now = self._clock.seconds()
+        now = self.clock.seconds()
         newer = keys.current(now)
         if newer is None:
             raise Unavailable(Reason.ENDPOINT_FAILED)
@@ -158,12 +176,12 @@ class Issuers:
 
     async def revalidate(self) -> None:
         """Fetch again what was used after it had grown stale. For the upkeep thread."""
-        for keys in self._known.values():
+        for keys in self.known.values():
             if keys.wanted:
                 await self._refresh(keys)
 
     async def _refresh(self, keys: IssuerKeys) -> None:
-        began = self._clock.seconds()
+        began = self.clock.seconds()
         if not keys.begin(began):
             return
         found: KeySet | None = None
@@ -197,16 +215,6 @@ class Issuers:
         if not isinstance(jwks, str) or document.get("issuer") != issuer.url:
             raise ValueError("no metadata of this issuer")
         return jwks
-
-
-def known_issuers(issuers: Sequence[Issuer], *, clock: Clock, wake: Callable[[], object]) -> Mapping[str, IssuerKeys]:
-    """The keys of these issuers by `iss`; one that stands there twice is `Misuse`."""
-    if isinstance(issuers, (str, Issuer)) or not all(isinstance(each, Issuer) for each in issuers):
-        raise Misuse("issuers is a sequence of Issuer values")
-    known = {issuer.url: IssuerKeys(issuer, clock=clock, wake=wake) for issuer in issuers}
-    if len(known) != len(issuers):
-        raise Misuse("two issuers have the same url")
-    return known
 
 
 def _issuer_of(presented: bytes) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from typing import Literal
 
-from bartizan.core.ports import Clock
 from bartizan.core.principal import Environment, MemberPrincipal, Principal
 from bartizan.core.request import Request
 from bartizan.credentials.issuer_keys import Issuers
@@ -15,13 +14,12 @@ CHALLENGES: dict[str, bytes] = {"member": b"Bearer"}
 class MemberAuthenticator:
     """Verifies the tokens that name one of our issuers; with `rest`, every text that has the form of a token."""
 
-    def __init__(self, issuers: Issuers, environments: Collection[Environment], *, clock: Clock, rest: bool) -> None:
+    def __init__(self, issuers: Issuers, environments: Collection[Environment], *, rest: bool) -> None:
         self.slot: Literal["authorization", "x-publishable-key"] = "authorization"
         self.kinds: frozenset[str] = frozenset({"member"})
         self.accompanies: bool = False
         self._issuers = issuers
         self._served = issuers.environment in environments
-        self._clock = clock
         self._rest = rest
 
     def recognises(self, presented: bytes, /) -> object:
@@ -36,5 +34,5 @@ class MemberAuthenticator:
 
     async def recheck(self, principal: Principal, /) -> None:
         """Return until the token ends: nothing renews it, and its issuer does not tell what became of it."""
-        if isinstance(principal, MemberPrincipal) and self._clock.seconds() >= principal.expires_at:
+        if isinstance(principal, MemberPrincipal) and self._issuers.clock.seconds() >= principal.expires_at:
             raise InvalidToken(Reason.TOKEN_EXPIRED)
