@@ -13,9 +13,11 @@ from bartizan.errors import Misuse, NotFound, Reason
 NAMES = frozenset({
     "key.created", "key.rotated", "key.revoked", "key.disabled", "key.enabled", "key.row_edited",
     "key.resealed", "key.in_browser", "key.leak_unmatched",
+    "signing_key.created", "signing_key.rotated", "signing_key.revoked", "signing_key.row_edited",
+    "request.refused", "stream.ended", "observer.failed", "organization.named",
     "issuer.unreadable",
-    "request.refused", "observer.failed", "organization.named",
     "once.lease_lost", "link.issued", "link.redeemed", "context.carried", "context.resumed",
+    "webhook.refused",
 })  # fmt: skip
 Outcome = Literal["success", "refused"]
 SYSTEM = "system"  # the actor where nobody is current: a script, a start-up hook

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from types import TracebackType
+from typing import Protocol
 
 from bartizan.core.encoding import joined
 from bartizan.core.events import AuditEvent, Journal, current_actor
@@ -199,6 +200,18 @@ class Claiming:
             await self.leave(failed=kind is not None)
 
 
+class Signed(Protocol):
+    """What somebody signed: it is claimed by that, and says for how long it may come again."""
+
+    @property
+    def once_key(self) -> tuple[bytes, ...]:
+        """The signed parts that tell it from every other."""
+
+    @property
+    def once_keep(self) -> int:
+        """Seconds."""
+
+
 class Once:
     """Each text once: `async with security.once.claim(text, namespace="…") as claim: if claim.first: …`."""
 
@@ -221,31 +234,42 @@ class Once:
         self._environment = environment
         self._journal = journal
 
-    def claim(self, key: str, *, namespace: str, lease: int = 300, keep: int | None = None) -> Claiming:
+    def claim(self, key: str | Signed, *, namespace: str, lease: int = 300, keep: int | None = None) -> Claiming:
         """A block whose work is done once for each `key` of a namespace and of the current principal's organization.
 
         Within it `claim.first` says whether there is anything to do. An exception in the block releases the claim and
         passes unchanged; leaving the block commits, for `keep` seconds (48 hours). The work takes less than `lease`
         seconds: later somebody else may take over, and leaving the block raises `Conflict`. Entering it raises
         `InFlight` while somebody else is at it. Done once means: at least once, and once where nothing crashes.
+
+        A `WebhookEvent` is claimed by what its sender signed, whoever is current, for its sender's retry schedule.
         """
         lease = _checked(lease, LONGEST_LEASE, "lease")
-        keep = _checked(KEEP if keep is None else keep, LONGEST_KEEP, "keep")
-        given: tuple[object, object] = (key, namespace)
-        if not all(isinstance(text, str) for text in given):
-            raise Misuse("a claim is of a text, in a namespace")
+        signed = None if isinstance(key, str) else getattr(key, "once_key", None)
+        default = KEEP if isinstance(key, str) or signed is None else key.once_keep
+        keep = _checked(default if keep is None else keep, LONGEST_KEEP, "keep")
+        space: object = namespace
+        if not isinstance(space, str) or not (isinstance(key, str) or signed is not None):
+            raise Misuse("a claim is of a text or a WebhookEvent, in a namespace")
         if not 1 <= len(namespace) <= 100 or not namespace.isprintable():
             raise Misuse("a namespace is 1 to 100 printable characters")
-        if not 1 <= len(key) <= LONGEST_TEXT:
-            raise InvalidRequest  # the text may be the peer's
-        org, subject = _whose()
-        parts = (self._environment, org, subject, namespace, key)
-        marker = marker_id(b"claim", *(part.encode("utf-8", "surrogatepass") for part in parts))
+        if isinstance(key, str):
+            if not 1 <= len(key) <= LONGEST_TEXT:
+                raise InvalidRequest  # the text may be the peer's
+            org, subject = _whose()
+            parts = (self._environment, org, subject, namespace, key)
+            marker = marker_id(b"claim", *(part.encode("utf-8", "surrogatepass") for part in parts))
+        else:
+            marker = marker_id(b"signed", self._environment.encode(), namespace.encode(), *(signed or ()))
         self._wake()
         return Claiming(
             self._markers, self._waits, marker=marker, owner=new_owner(self._entropy), lease=lease, keep=keep,
             now=self._clock.seconds, lost=self._lost,
         )  # fmt: skip
+
+    def note(self, event: AuditEvent) -> None:
+        """Tell of what was refused before there was anything to claim."""
+        self._journal.note(event)
 
     def _lost(self, marker: str) -> None:
         """Tell that a lease was lost while its block ran."""

@@ -1,0 +1,48 @@
+"""Fanfare, as values: how its webhooks are signed (public documentation, "Webhook signatures" and "Retry policy").
+
+The pages describe four schemes. A is the reference and the default. C and D sign the body alone, so that a captured
+delivery can be sent again for ever; only `unsafe_` names of the verifier reach them.
+"""
+
+from bartizan.webhooks.keys import Secrets
+from bartizan.webhooks.providers import Provider
+from bartizan.webhooks.signer import WebhookSigner
+
+# Seconds before each attempt after the one before it: 44.6 hours over eight attempts.
+WEBHOOK_SCHEDULE = (0, 60, 300, 1_800, 7_200, 21_600, 43_200, 86_400)
+
+_UNSIGNED = (
+    "x-fanfare-event-type",
+    "x-fanfare-delivery-id",
+    "x-fanfare-webhook-id",
+    "x-fanfare-retry-count",
+    "x-fanfare-original-time",
+)
+_RETRIED_FOR = sum(WEBHOOK_SCHEDULE)
+
+WEBHOOK_A = Provider(
+    name="fanfare", signature="x-fanfare-signature", timestamp="x-fanfare-timestamp", signed="{timestamp}.{body}",
+    label="sha256=", id_member="id", type_member="type", type_header="x-fanfare-event-type", unsigned=_UNSIGNED,
+    retried_for=_RETRIED_FOR,
+)  # fmt: skip
+WEBHOOK_B = Provider(
+    name="fanfare", signature="x-fanfare-signature", signed="{timestamp}.{body}", layout="pair",
+    id_member="id", type_member="type", type_header="x-fanfare-event-type", unsigned=_UNSIGNED,
+    retried_for=_RETRIED_FOR,
+)  # fmt: skip
+WEBHOOK_C = Provider(
+    name="fanfare", signature="x-fanfare-signature", signed="{body}",
+    id_member="id", type_member="type", type_header="x-fanfare-event-type", unsigned=("x-fanfare-event-id", *_UNSIGNED),
+    retried_for=_RETRIED_FOR,
+)  # fmt: skip
+WEBHOOK_D = Provider(
+    name="fanfare", signature="x-fanfare-signature", signed="{body}", label="sha256=",
+    id_member="id", type_member="type", type_header="x-fanfare-event-type",
+    unsigned=("x-fanfare-timestamp", *_UNSIGNED),
+    retried_for=_RETRIED_FOR,
+)  # fmt: skip
+
+
+def webhook_signer(secrets: Secrets) -> WebhookSigner:
+    """Signs as Fanfare's reference says. Its header has room for one code: the newest live secret signs alone."""
+    return WebhookSigner(secrets, provider=WEBHOOK_A)
