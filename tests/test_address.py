@@ -229,6 +229,7 @@ def test_what_is_opened_is_exactly_that_and_denied_wins() -> None:
         {"ports": {65536}},
         {"ports": {True}},
         {"denied": "10.0.0.0/8"},
+        {"denied": [""]},
         {"denied": ["10.0.0.1/8"]},
         {"unsafe_networks": ["everything"]},
         {"seconds": 0},

@@ -21,7 +21,7 @@ from bartizan.core.ports import Fetch, SteppedClock, Waits
 from bartizan.core.principal import MemberPrincipal
 from bartizan.credentials.issuer_keys import ABSENT, COOLDOWN, FRESH, STALEST, IssuerKeys, Issuers, Outside
 from bartizan.credentials.issuers import DISCOVERY, Issuer
-from bartizan.errors import BartizanError, InvalidToken, Reason, Unavailable
+from bartizan.errors import BartizanError, InvalidToken, Misuse, Reason, Unavailable
 from bartizan.outbound import BlockingFetch, Outbound, ThreadedFetch
 from bartizan.stores.waits import AsyncWaits, BlockingWaits, Threads
 from bartizan.testing import FakeClock
@@ -135,6 +135,20 @@ def test_found_at_a_url_of_the_program() -> None:
     world = World(jwks=KEYS)
     world.member()
     assert world.fetched == [KEYS]
+
+
+def test_keys_of_the_program_are_never_fetched() -> None:
+    world = World(jwks=Provider().document)
+    assert world.outside.fetches is False
+    assert world.refused() is Reason.UNKNOWN_SIGNING_KEY
+    assert world.fetched == []
+
+
+def test_keys_that_nothing_fetches_are_misuse() -> None:
+    world = World()
+    with pytest.raises(Misuse):
+        run(world.form(None, BlockingWaits()).authenticate(world.token().encode()))
+    assert world.keys.busy is False
 
 
 def test_a_url_with_a_slash_at_its_end() -> None:

@@ -259,6 +259,15 @@ def test_what_is_no_token(provider: Provider, mangle: Any) -> None:
     refused(mangle(provider.token()), trusting(provider))
 
 
+@pytest.mark.parametrize("payload", ["e30", "W10", "bnVsbA", "eyJpc3MiOjF9", "_w", "ey", "e30=", "*"])
+def test_what_names_no_issuer(provider: Provider, payload: str) -> None:
+    several = trusting(provider), trusting(Provider("https://b.example"))
+    header, _, signature = provider.token().split(".")
+    assert refused(f"{header}.{payload}.{signature}", *several) is Reason.WRONG_ISSUER
+    assert refused(f"{'A' * 513}.e30.{signature}", *several) is Reason.WRONG_ISSUER
+    assert refused(f"{header}.{payload}.{signature}.", *several) is Reason.WRONG_ISSUER
+
+
 def test_a_key_in_the_header_is_not_read(provider: Provider) -> None:
     evil = Provider()
     for header in (
@@ -290,7 +299,7 @@ def test_the_signature_that_is_remembered_is_not_the_token(provider: Provider) -
     good = provider.token()
     assert run(both.authenticate(good.encode())).issuer == provider.url
     header, _, signature = good.split(".")
-    for other in (provider.token(sub="admin"), a.token(), a.token(sub="admin")):
+    for other in (provider.token(sub="admin"), a.token(), a.token(sub="admin")):  # each with the tail that is known
         forged = ".".join([header, other.split(".")[1], signature])
         with pytest.raises(InvalidToken):
             run(both.authenticate(forged.encode()))

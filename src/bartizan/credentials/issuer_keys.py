@@ -12,7 +12,7 @@ from bartizan.core.encoding import parsed, unbase64url
 from bartizan.core.events import AuditEvent, Journal
 from bartizan.core.ports import Clock, Fetch, Waits
 from bartizan.core.principal import Environment, MemberPrincipal
-from bartizan.credentials.issuers import DISCOVERY, Issuer
+from bartizan.credentials.issuers import DISCOVERY, MOST_HEADER, Issuer
 from bartizan.credentials.jwks import published_key_set
 from bartizan.credentials.jws import KeySet
 from bartizan.credentials.tokens import MOST_BYTES, TokenReader, VerifiedToken
@@ -124,6 +124,7 @@ class Issuers:
         self._fetch = fetch
         self._waits = waits
         self._routes: dict[bytes, IssuerKeys] = {}
+        self._only: IssuerKeys | None = next(iter(self.known.values())) if len(self.known) == 1 else None
 
     def named(self, presented: bytes) -> IssuerKeys | None:
         """The issuer that a token says it is from, if it is one of ours.
@@ -135,7 +136,9 @@ class Issuers:
 
     async def authenticate(self, presented: bytes) -> MemberPrincipal:
         """The member that a token stands for; `InvalidToken`, or `Unavailable` where its issuer's keys are."""
-        keys = self.named(presented)
+        if len(presented) > MOST_BYTES:
+            raise InvalidToken(Reason.MALFORMED_TOKEN)
+        keys = self._only or self.named(presented)
         if keys is None:
             raise InvalidToken(Reason.WRONG_ISSUER)
         token = await self._verified(keys, presented.decode("latin-1"))
@@ -187,6 +190,8 @@ class Issuers:
         found: KeySet | None = None
         try:
             found = await self._loaded(keys.issuer)
+        except Misuse:
+            raise
         except (Unavailable, ValueError) as error:  # no answer, or one that is no JSON and no JWKS
             reason = error.reason if isinstance(error, Unavailable) else Reason.ENDPOINT_FAILED
             self._journal.note(
@@ -219,8 +224,8 @@ class Issuers:
 
 def _issuer_of(presented: bytes) -> str:
     """The `iss` of a token that nobody has verified, or an empty text."""
-    parts = presented.split(b".", 3) if len(presented) <= MOST_BYTES else ()
-    if len(parts) != 3:
+    parts: Sequence[bytes] = presented.split(b".", 3) if len(presented) <= MOST_BYTES else ()
+    if len(parts) != 3 or len(parts[0]) > MOST_HEADER:
         return ""
     payload = unbase64url(parts[1].decode("latin-1"))
     try:
