@@ -19,7 +19,7 @@ LONGEST_TOLERANCE = 86_400
 class Matcher:
     """Verifies the messages of one sender; `WebhookVerifier` is this with every sender's name."""
 
-    __slots__ = ("_clock", "_hex", "_tolerance", "_url", "keys", "max_bytes", "scheme", "secrets")
+    __slots__ = ("_clock", "_hex", "_provider", "_read", "_tolerance", "_url", "keys", "max_bytes", "scheme", "secrets")
 
     def __init__(
         self,
@@ -44,6 +44,8 @@ class Matcher:
         kinds = {key.asymmetric for key in self.keys}
         self.scheme: Scheme = Scheme(provider, symmetric=False in kinds, asymmetric=True in kinds)
         self._hex = provider.encoding == "hex"
+        self._provider = provider
+        self._read = self.scheme.read
         self.max_bytes: int = max_bytes
         self._tolerance = tolerance
         self._clock = clock
@@ -61,54 +63,51 @@ class Matcher:
             if len(body) > self.max_bytes:
                 raise TooLarge
             now = int(self._clock())
-            return self.judged(self.scheme.read(headers, now, self._tolerance), now, body, None, target, self.keys)
+            if self._url is None:
+                return self.judged(self._read(headers, now, self._tolerance), now, body)
+            return self.judged(self._read(headers, now, self._tolerance), now, body, self.bare(body, target))
         except BartizanError as failed:
             error = failed
         # Outside the block, and without the frames that hold the message: what reports errors keeps their locals.
         del body, headers, target
-        raise bare(error)
+        raise stripped(error)
 
     def begin(self, headers: Headers, *, target: str | None = None) -> "Check":
         """All that headers are enough for, refused here; then `update` with every chunk, and `end` with the body."""
         try:
             now = int(self._clock())
-            return Check(self, self.scheme.read(headers, now, self._tolerance), now, target)
+            return Check(self, self._read(headers, now, self._tolerance), now, target)
         except BartizanError as failed:
             error = failed
         del headers, target
-        raise bare(error)
+        raise stripped(error)
 
     def tried(self, body: bytes, headers: Headers, target: str | None, keys: Sequence[Key]) -> WebhookEvent:
         """As `verify`, with other keys, whether they have ended or not: for `explain`."""
-        return self.judged(self.scheme.read(headers, self.now, self._tolerance), 0, body, None, target, keys)
+        return self.judged(self._read(headers, self.now, self._tolerance), 0, body, self.bare(body, target), keys)
 
-    def judged(  # noqa: PLR0917 - one message, in its parts
+    def judged(  # noqa: PLR0917 - one message in its parts, on the way of every one
         self,
         read: Read,
         now: int,
         body: bytes,
-        begun: Mapping[Key, Any] | None,
-        target: str | None,
-        keys: Sequence[Key],
+        instead: bytes | None = None,
+        keys: Sequence[Key] | None = None,
+        begun: Mapping[Key, Any] | None = None,
     ) -> WebhookEvent:
-        """The event, if one of the keys made one of the codes; `begun` are hashes that were fed the body already."""
-        prefix, codes, signatures, identity, moment, unsigned = read
-        instead = None
-        whole = body
-        if self._url is not None:
-            from bartizan.webhooks.forms import signed_by_url  # noqa: PLC0415 - loaded for the one sender
+        """The event, if one of the keys made one of the codes; `begun` are hashes that were fed the body already.
 
-            instead = whole = signed_by_url(self.public_url(target), body)
-        for key in keys:
+        `instead` is what is signed in place of the body, where the scheme rewrites it.
+        """
+        prefix, codes, signatures, identity, moment, unsigned = read
+        for key in self.keys if keys is None else keys:
             if key.until is not None and now >= key.until:
                 continue
-            if isinstance(key, HmacKey):
-                if not codes:
-                    continue
+            if codes and isinstance(key, HmacKey):
                 if begun is None:
                     inner = key.inner.copy()
                     inner.update(prefix)
-                    inner.update(whole)
+                    inner.update(body if instead is None else instead)
                 else:
                     inner = begun[key]
                 outer = key.outer.copy()
@@ -116,11 +115,9 @@ class Matcher:
                 text = outer.hexdigest() if self._hex else b2a_base64(outer.digest(), newline=False).decode("ascii")
                 for presented in codes:
                     if compare_digest(presented, text):
-                        return verified_event(
-                            (self.scheme.provider, identity, moment, body, key.name, unsigned, instead)
-                        )
-            elif signatures and self._signed(key, signatures, prefix + whole):
-                return verified_event((self.scheme.provider, identity, moment, body, key.name, unsigned, instead))
+                        return verified_event((self._provider, identity, moment, body, key.name, unsigned, instead))
+            elif signatures and isinstance(key, Ed25519Key) and self._signed(key, signatures, prefix + body):
+                return verified_event((self._provider, identity, moment, body, key.name, unsigned, None))
         if any(self.decoded(presented) is not None for presented in (*codes, *signatures)):
             raise InvalidWebhook(Reason.SIGNATURE_MISMATCH)
         raise MalformedWebhook(Reason.MALFORMED_SIGNATURE)
@@ -140,6 +137,14 @@ class Matcher:
             return None
         whole = len(code) in self.scheme.sizes and b2a_base64(code, newline=False).decode("ascii") == presented
         return code if whole else None
+
+    def bare(self, body: bytes, target: str | None) -> bytes | None:
+        """What is signed in place of the body, for the one sender that signs something else."""
+        if self._provider.signed != "{url}{params}":
+            return None
+        from bartizan.webhooks.forms import signed_by_url  # noqa: PLC0415 - loaded for the one sender
+
+        return signed_by_url(self.public_url(target), body)
 
     def public_url(self, target: str | None) -> str:
         """The address that the sender called."""
@@ -168,7 +173,7 @@ class Check:
         self._target = target
         self._size = 0
         self._begun: dict[Key, Any] | None = {}
-        if target is not None and verifier.scheme.provider.signed == "{url}{params}":
+        if verifier.scheme.provider.signed == "{url}{params}":
             self._begun = None  # its fields are sorted before they are hashed
             return
         for key in verifier.keys:
@@ -187,14 +192,16 @@ class Check:
     def end(self, body: bytes) -> WebhookEvent:
         """The event; `body` is what `update` was given."""
         try:
-            return self._verifier.judged(self._read, self._now, body, self._begun, self._target, self._verifier.keys)
+            if self._begun is None:
+                return self._verifier.judged(self._read, self._now, body, self._verifier.bare(body, self._target))
+            return self._verifier.judged(self._read, self._now, body, begun=self._begun)
         except BartizanError as failed:
             error = failed
         del body
-        raise bare(error)
+        raise stripped(error)
 
 
-def bare(error: BartizanError) -> BartizanError:
+def stripped(error: BartizanError) -> BartizanError:
     """The error without the frames and causes that hold the message: what reports errors keeps their locals."""
     error.__context__ = error.__cause__ = None
     return error.with_traceback(None)

@@ -29,9 +29,9 @@ class Scheme:
     """A provider's row, made ready."""
 
     __slots__ = (
-        "_asymmetric", "_covers", "_first", "_id", "_label", "_lengths", "_names", "_only", "_parts", "_quick",
-        "_second", "_signature", "_symmetric", "_third", "_time", "_timed", "_unsigned", "_wire", "provider",
-        "signature_width", "sizes", "width",
+        "_asymmetric", "_covers", "_first", "_id", "_id_first", "_label", "_lengths", "_names", "_only", "_parts",
+        "_quick", "_second", "_signature", "_symmetric", "_third", "_time", "_timed", "_unsigned", "_wire",
+        "provider", "signature_width", "sizes", "width",
     )  # fmt: skip
 
     def __init__(self, provider: Provider, *, symmetric: bool, asymmetric: bool) -> None:
@@ -61,6 +61,7 @@ class Scheme:
         self._covers = provider.covered_id is not None
         self._timed = "timestamp" in provider.slots
         self._first, self._second, self._third, *_ = (*provider.literals, "", "")
+        self._id_first = provider.slots[:2] == ["id", "timestamp"]
         self._parts = tuple(name for name in provider.slots if name in {"id", "timestamp"})
 
     def prefix(self, identity: str | None, time: str | None) -> bytes:
@@ -73,27 +74,31 @@ class Scheme:
             return self._first.encode()
         return f"{self._first}{identity if parts[0] == 'id' else time}{self._second}".encode()
 
-    def read(self, headers: Headers, now: int, tolerance: int) -> Read:
+    def read(self, headers: Headers, now: int, tolerance: int) -> Read:  # noqa: PLR0915 - checks in their order
         """All that the headers say, or the refusal that they are enough for."""
         signature: Any = None
         time: Any = None
         identity: Any = None
         unsigned = _NONE
         again: Headers = headers
-        if self._quick and type(headers) is dict:
-            signature, time, identity = headers.get(self._signature), headers.get(self._time), headers.get(self._id)
+        if self._quick:
+            if type(headers) is dict:
+                signature, time, identity = headers.get(self._signature), headers.get(self._time), headers.get(self._id)
+            elif type(headers) is list:
+                signature, time, identity = self._from_wire(headers)
         if not type(signature) is type(time) is type(identity) is str:
             if self._covers:
                 again = headers = _pairs(headers)
             signature, time, identity, unsigned = self._found(headers)
             if signature is None:
                 raise MalformedWebhook(Reason.HEADER_MISSING)
-        if len(signature) > LONGEST_SIGNATURE or not signature.isascii():
-            raise MalformedWebhook(Reason.MALFORMED_HEADER)
         codes: Sequence[str]
         signatures: Sequence[str] = ()
         covered: str | None = None
-        alone = len(signature) == self._only and signature.startswith(self._label)
+        size = len(signature)
+        if size > LONGEST_SIGNATURE or not signature.isascii():
+            raise MalformedWebhook(Reason.MALFORMED_HEADER)
+        alone = size == self._only and signature.startswith(self._label)
         if alone:
             codes = (signature[len(self._label) :],)
         else:
@@ -104,9 +109,11 @@ class Scheme:
         if self._timed:
             if time is None:
                 raise MalformedWebhook(Reason.HEADER_MISSING)
-            if len(time) > DIGITS or not (time.isdigit() and time.isascii()) or (time[0] == "0" and time != "0"):
+            if len(time) > DIGITS or not (time.isdigit() and time.isascii()):
                 raise MalformedWebhook(Reason.MALFORMED_TIMESTAMP)
             moment = int(time)
+            if time[0] == "0" and time != "0":
+                raise MalformedWebhook(Reason.MALFORMED_TIMESTAMP)
             if now - moment > tolerance:
                 raise StaleWebhook(Reason.TIMESTAMP_TOO_OLD)
             if moment - now > tolerance:
@@ -118,7 +125,11 @@ class Scheme:
                 raise MalformedWebhook(Reason.MALFORMED_HEADER)
         if not alone:
             codes, signatures = self._possible(codes, signatures)
-        prefix = self.prefix(identity, time)
+        prefix = (
+            f"{self._first}{identity}{self._second}{time}{self._third}".encode()
+            if self._id_first
+            else self.prefix(identity, time)
+        )
         if covered is not None:
             more, identity = self._covered(covered, again, unsigned)
             prefix += more
@@ -135,6 +146,17 @@ class Scheme:
         if not codes and not signatures:
             raise MalformedWebhook(Reason.MALFORMED_SIGNATURE)
         return codes, signatures
+
+    def _from_wire(self, headers: Any) -> tuple[str | None, str | None, str | None]:
+        """The three headers of ASGI's own form, where they are there in lower case, and nothing came twice."""
+        one, two, three = self._wire
+        try:
+            given = dict(headers)
+            if len(given) != len(headers):
+                return None, None, None
+            return given[one].decode("latin-1"), given[two].decode("latin-1"), given[three].decode("latin-1")
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None, None, None
 
     def _found(self, headers: Any) -> tuple[str | None, str | None, str | None, Mapping[str, str]]:
         """The values of the headers that the row names, each once."""
