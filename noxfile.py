@@ -67,6 +67,14 @@ def minimal(session: nox.Session) -> None:
     session.run("pytest", "tests/test_imports.py", *session.posargs)
 
 
+@nox.session
+def bench(session: nox.Session) -> None:
+    """What a request costs, in units of one that does nothing; `-- --quick`, `-- --check`, `-- --json FILE`."""
+    install(session)
+    told = Path(session.create_tmp(), "bench.json").resolve()
+    session.run("python", "-m", "benchmarks", "--json", str(told), *session.posargs, env={"PYTHONPATH": "tests"})
+
+
 def install(session: nox.Session, *groups: str, pages: bool = False) -> None:
     """The wheel of this checkout with some dependency groups, and with what the pages name where `pages` is true."""
     if not built:

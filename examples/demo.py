@@ -128,6 +128,8 @@ def rows(security: Bartizan) -> list[tuple[Row, int]]:
     keys.revoke(revoked.record.id, org="org_1")
     rotated = keys.create(org="org_1", kind="secret", scopes={"orders:read"})
     successor = keys.rotate(rotated.record.id, org="org_1", overlap=3600)
+    invitation = security.blocking.links.issue("invitation", org="org_1", subject="anna", seconds=3600)
+    empty = {"Content-Length": "0"}
     own, other = "/orgs/org_1/orders", "/orgs/org_2/orders"
     published, from_shop = {"X-Publishable-Key": page.key}, {"X-Publishable-Key": tied.key}
     handshake = {
@@ -166,6 +168,10 @@ def rows(security: Bartizan) -> list[tuple[Row, int]]:
         Row("method override header", "GET", own, bearer(key.key) | {"X-HTTP-Method-Override": "POST"}, 400),
         Row("websocket with a key", "GET", "/live", handshake | published, 101, ANY),
         Row("websocket without one", "GET", "/live", handshake, 401, ANY),
+        Row("invitation, by GET", "GET", f"/invitations/org_1?{invitation}", {}, 405),
+        Row("invitation of another organization", "POST", f"/invitations/org_2?{invitation}", empty, 401),
+        Row("invitation, redeemed", "POST", f"/invitations/org_1?{invitation}", empty, 200, 401),  # one store: once
+        Row("invitation, redeemed again", "POST", f"/invitations/org_1?{invitation}", empty, 401),
         Row("rotated key, within the overlap", "GET", own, bearer(rotated.key), 200),
         Row("its successor", "GET", own, bearer(successor.key), 200),
     ]
@@ -203,7 +209,9 @@ def report(heard: Heard, file: Path) -> None:
     print("\nrefusals, as the log has them")
     for line in heard.lines:
         event = json.loads(line)
-        print(f"  {event['reason']:22} {event['actor']:26} {event['target'] or '-'}")
+        if event["outcome"] == "refused":
+            who = json.loads(event["data"]).get("credential") or event["actor"]  # a key that verified is named
+            print(f"  {event['reason']:22} {who:26} {event['target'] or '-'}")
     print("changes, as the store has them, each written in the change it tells of")
     with sqlite3.connect(file) as db:
         for name, count in db.execute("SELECT name, count(*) FROM bartizan_outbox GROUP BY name ORDER BY name"):

@@ -20,6 +20,7 @@ RULES = [
     Rule("GET /orgs/{org}/orders", allow.secret_key("orders:read")),
     Rule("POST /orgs/{org}/orders", allow.secret_key("orders:write")),
     Rule("WEBSOCKET /live", allow.publishable_key()),
+    Rule("GET|POST /invitations/{team}", allow.public()),  # whoever has the link
     Rule("/admin/**", allow.secret_key("admin")),
 ]
 
@@ -55,12 +56,19 @@ async def admin(_: Request) -> Response:
 
 def behind_a_gate(security: Bartizan) -> Starlette:
     """The shop, with the gate before its router."""
+
+    async def accept(request: Request) -> Response:
+        text, team = request.url.query, request.path_params["team"]
+        link = await security.links.redeem(text, purpose="invitation", org=team)
+        return PlainTextResponse(f"welcome, {link.subject}")
+
     routes = [
         Route("/health", health),
         Route("/products", products),
         Route("/orgs/{org}/orders", orders),
         Route("/orgs/{org}/orders", order, methods=["POST"]),
         WebSocketRoute("/live", live),
+        Route("/invitations/{team}", accept, methods=["GET", "POST"]),
         Route("/admin", admin),
         Route("/admin/keys", admin),
     ]

@@ -12,12 +12,15 @@ from bartizan.wsgi import GateMiddleware
 Environ = dict[str, Any]
 
 
-def answer(environ: Environ) -> tuple[str, Any]:
+def answer(environ: Environ, security: Bartizan) -> tuple[str, Any]:
     method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
     if path == "/health":
         return "200 OK", "ok"
     if path == "/products":
         return "200 OK", ["skates", "kite", "kettle"]
+    if path.startswith("/invitations/"):
+        text, team = environ["QUERY_STRING"], environ["bartizan"].params["team"]
+        return "200 OK", security.blocking.links.redeem(text, purpose="invitation", org=team).subject
     if path.startswith("/admin"):
         return "200 OK", "the keys to everything"
     if path.startswith("/orgs/") and path.endswith("/orders"):
@@ -30,13 +33,13 @@ def answer(environ: Environ) -> tuple[str, Any]:
     return "404 Not Found", "nothing"
 
 
-def shop(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-    status, value = answer(environ)
-    start_response(status, [("Content-Type", "application/json")])
-    return [json.dumps(value).encode()]
-
-
 def behind_a_gate(security: Bartizan) -> GateMiddleware:
     """The shop, with the gate before it."""
+
+    def shop(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        status, value = answer(environ, security)
+        start_response(status, [("Content-Type", "application/json")])
+        return [json.dumps(value).encode()]
+
     rules = [rule for rule in RULES if not rule.patterns[0].startswith("WEBSOCKET")]
     return GateMiddleware(shop, security.gate(rules))

@@ -10,6 +10,8 @@ from wsgiref.validate import validator
 
 import uvicorn
 
+USUAL = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
 
 class Answer(NamedTuple):
     status: int
@@ -43,8 +45,9 @@ def wsgi_serving(app: Any) -> Iterator[int]:
     checked = validator(app)
 
     def serve(environ: Any, start_response: Any) -> Any:
-        # The validator takes no path but `/…`, and a client may send another: the application has to answer that too.
-        return (checked if environ["PATH_INFO"].startswith("/") else app)(environ, start_response)
+        # The validator takes no path but `/…` and no unusual method: the application has to answer those too.
+        usual = environ["PATH_INFO"].startswith("/") and environ["REQUEST_METHOD"] in USUAL
+        return (checked if usual else app)(environ, start_response)
 
     server = make_server("127.0.0.1", 0, serve, handler_class=_Quiet)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -38,11 +38,13 @@ MAY = {
 NOW = {
     "bartizan": set(
         "Bartizan Gate Rule allow current_principal Principal SecretPrincipal PublishablePrincipal JobPrincipal"
-        " KeyFormat BartizanError Misuse Rejected NotFound Unavailable".split()
+        " ConsumerPrincipal MemberPrincipal Issuer SessionPolicy TokenVerifier"
+        " KeyFormat BartizanError Misuse Rejected NotFound Unavailable"
+        " WebhookVerifier NamedSecret WebhookSigner WebhookEvent InvalidWebhook MalformedWebhook".split()
     ),
     "bartizan.types": set(
         "Request Admit Refuse Decision IssuedKey KeyRecord KeyRow Claim Link AuditEvent Authenticator"
-        " Requirement ParsedKey".split()
+        " VerifiedToken Requirement ParsedKey".split()
     ),
 }
 PUBLIC = ["bartizan", "bartizan.types", "bartizan.allow", "bartizan.errors", "bartizan.asgi", "bartizan.testing"]

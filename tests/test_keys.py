@@ -381,7 +381,7 @@ def test_a_job_is_named_and_held_to_its_organization(kit: Kit) -> None:
             security.job("other").__enter__()
         with security.job("part", org="org_1"):
             pass
-    assert callers.get(None) is None
+    assert not callers.get(())
     with security.blocking.job("sweep"):
         keys.list(org="org_2")
     assert [(e.name, e.org, e.actor) for e in kit.events[-2:]] == [

@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 from bartizan import Rule, allow, asgi, current_principal, wsgi
 from bartizan.errors import InvalidKey, Rejected, Unavailable, WrongCredential
 from bartizan.integrations import starlette
+from bartizan.stores import streams
 from bartizan.stores.streams import Stream
 from bartizan.testing.kit import Kit, headers_of
 
@@ -65,7 +66,7 @@ ended: list[Any] = []
 
 @pytest.fixture
 def kit(monkeypatch: pytest.MonkeyPatch) -> Kit:
-    monkeypatch.setattr(asgi, "AGE", 0.1)
+    monkeypatch.setattr(streams, "AGE", 0.1)
     monkeypatch.setattr(wsgi, "AGE", 0.0)
     ended.clear()
     return Kit(staleness=0)
@@ -74,7 +75,9 @@ def kit(monkeypatch: pytest.MonkeyPatch) -> Kit:
 @pytest.fixture(params=["websockets-sansio", "wsproto"])
 def port(request: pytest.FixtureRequest, kit: Kit) -> Iterator[int]:
     kit.security.gate(RULES)
-    with serving(asgi.GateMiddleware(echo, kit.security.gate(RULES)), ws=request.param, timeout_graceful_shutdown=1) as number:
+    with serving(
+        asgi.GateMiddleware(echo, kit.security.gate(RULES)), ws=request.param, timeout_graceful_shutdown=1
+    ) as number:
         yield number
 
 

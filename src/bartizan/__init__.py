@@ -9,37 +9,59 @@ if TYPE_CHECKING:
     from bartizan import allow as allow
     from bartizan.core.passage import Rule as Rule
     from bartizan.core.principal import (
+        ConsumerPrincipal as ConsumerPrincipal,
         JobPrincipal as JobPrincipal,
+        MemberPrincipal as MemberPrincipal,
         Principal as Principal,
         PublishablePrincipal as PublishablePrincipal,
         SecretPrincipal as SecretPrincipal,
         current_principal as current_principal,
     )
+    from bartizan.credentials.access_tokens import SessionPolicy as SessionPolicy
+    from bartizan.credentials.issuers import Issuer as Issuer
     from bartizan.credentials.key_format import KeyFormat as KeyFormat
+    from bartizan.credentials.tokens import TokenVerifier as TokenVerifier
     from bartizan.errors import (
         BartizanError as BartizanError,
+        InvalidWebhook as InvalidWebhook,
+        MalformedWebhook as MalformedWebhook,
         Misuse as Misuse,
         NotFound as NotFound,
         Rejected as Rejected,
         Unavailable as Unavailable,
     )
     from bartizan.gate.gate import Gate as Gate
+    from bartizan.webhooks.event import WebhookEvent as WebhookEvent
+    from bartizan.webhooks.keys import NamedSecret as NamedSecret
+    from bartizan.webhooks.signer import WebhookSigner as WebhookSigner
+    from bartizan.webhooks.verifier import WebhookVerifier as WebhookVerifier
     from bartizan.wiring import Bartizan as Bartizan
 
 _HOME = {
     "Bartizan": "wiring",
     "BartizanError": "errors",
+    "ConsumerPrincipal": "core.principal",
     "Gate": "gate.gate",
+    "InvalidWebhook": "errors",
+    "Issuer": "credentials.issuers",
     "JobPrincipal": "core.principal",
     "KeyFormat": "credentials.key_format",
+    "MalformedWebhook": "errors",
+    "MemberPrincipal": "core.principal",
     "Misuse": "errors",
+    "NamedSecret": "webhooks.keys",
     "NotFound": "errors",
     "Principal": "core.principal",
     "PublishablePrincipal": "core.principal",
     "Rejected": "errors",
     "Rule": "core.passage",
     "SecretPrincipal": "core.principal",
+    "SessionPolicy": "credentials.access_tokens",
+    "TokenVerifier": "credentials.tokens",
     "Unavailable": "errors",
+    "WebhookEvent": "webhooks.event",
+    "WebhookSigner": "webhooks.signer",
+    "WebhookVerifier": "webhooks.verifier",
     "allow": "",
     "current_principal": "core.principal",
 }

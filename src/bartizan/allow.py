@@ -3,11 +3,14 @@
 What no rule names is refused; `public()` and `untouched()` are said aloud.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from bartizan.core.passage import Held, Kinds, Requirement, Shortfall, Way, checked_scopes
+from bartizan.core.ports import Clock
+from bartizan.core.principal import ConsumerPrincipal, MemberPrincipal
 from bartizan.errors import Misuse
 
+LEEWAY = 5  # seconds by which an issuer's clock may be ahead
 _NOBODY: Kinds = frozenset()
 _NOBODY_WAY = (Way(_NOBODY),)
 
@@ -22,7 +25,7 @@ class _Open(Requirement):
         self.look = "away" if away else "nothing"
         self.rest = rest
 
-    def met_by(self, _: Held, /) -> Sequence[Way] | Shortfall:
+    def met_by(self, _: Held, __: Clock, /) -> Sequence[Way] | Shortfall:
         """Always."""
         return _NOBODY_WAY
 
@@ -36,8 +39,9 @@ class _Credential(Requirement):
         kinds = frozenset({kind})
         self.ways = frozenset({kinds})
         self._met = (Way(kinds),)
+        self.lone: Mapping[str, Kinds] = {kind: self.scopes}
 
-    def met_by(self, held: Held, /) -> Sequence[Way] | Shortfall:
+    def met_by(self, held: Held, _: Clock, /) -> Sequence[Way] | Shortfall:
         """By a verified caller of this kind that was granted every scope."""
         caller = held.get(self.kind)
         if caller is None:
@@ -45,6 +49,46 @@ class _Credential(Requirement):
         if self.scopes <= caller.scopes:
             return self._met
         return Shortfall(self.scopes - caller.scopes)
+
+
+class _Person(_Credential):
+    """A person with all of these scopes and roles, who has proved who they are in these ways, lately enough."""
+
+    def __init__(
+        self, kind: str, words: tuple[str, ...], *, guests: bool, factors: Collection[str], max_auth_age: int | None
+    ) -> None:
+        super().__init__(kind, words)
+        self.lone = {}  # scopes are not all that it asks for
+        self.roles = frozenset(word for word in self.scopes if kind == "member" and ":" not in word)
+        self.scopes -= self.roles
+        self.guests = guests
+        self.factors = checked_scopes(factors, "factors")
+        if max_auth_age is not None and (isinstance(max_auth_age, bool) or max_auth_age < 1):
+            raise Misuse("max_auth_age is a number of seconds from 1")
+        self.max_auth_age = max_auth_age
+        asked = [f'acr_values="{" ".join(sorted(self.factors))}"'] if self.factors else []
+        self.again = ", ".join([*asked, *([f'max_age="{max_auth_age}"'] if max_auth_age is not None else [])])
+
+    def met_by(self, held: Held, clock: Clock, /) -> Sequence[Way] | Shortfall:
+        """As a credential; and where factors are asked for, each of them has its own age, else the newest counts."""
+        caller = held.get(self.kind)
+        if not isinstance(caller, (ConsumerPrincipal, MemberPrincipal)):
+            return Shortfall()
+        missing = self.scopes - caller.scopes
+        if isinstance(caller, MemberPrincipal):
+            missing |= self.roles - caller.roles
+        if missing:
+            return Shortfall(missing)
+        if isinstance(caller, ConsumerPrincipal) and caller.guest and not self.guests:
+            return Shortfall(again=self.again)
+        if self.factors or self.max_auth_age is not None:
+            now, proved = clock.seconds(), caller.factors
+            times = [proved.get(name) for name in self.factors] or [max(proved.values(), default=None)]
+            oldest = 0 if self.max_auth_age is None else now - self.max_auth_age
+            # A time that is still to come proves nothing, however the clocks differ.
+            if not all(time is not None and oldest <= time <= now + LEEWAY for time in times):
+                return Shortfall(again=self.again)
+        return self._met
 
 
 class _Optional(Requirement):
@@ -59,9 +103,9 @@ class _Optional(Requirement):
         self.kinds = frozenset().union(*requirement.ways)
         self.ways = requirement.ways | {_NOBODY}
 
-    def met_by(self, held: Held, /) -> Sequence[Way] | Shortfall:
+    def met_by(self, held: Held, clock: Clock, /) -> Sequence[Way] | Shortfall:
         """By nobody where none of its credentials came; what came has to meet it."""
-        return self.requirement.met_by(held) if not self.kinds.isdisjoint(held) else _NOBODY_WAY
+        return self.requirement.met_by(held, clock) if not self.kinds.isdisjoint(held) else _NOBODY_WAY
 
 
 def public() -> Requirement:
@@ -97,3 +141,22 @@ def secret_key(*scopes: str) -> Requirement:
 def publishable_key(*scopes: str) -> Requirement:
     """A publishable API key with all of these scopes, in `X-Publishable-Key`."""
     return _Credential("publishable", scopes)
+
+
+def consumer(
+    *scopes: str, guests: bool = True, factors: Collection[str] = (), max_auth_age: int | None = None
+) -> Requirement:
+    """An organization's customer with all of these scopes, by an access token of ours in `Authorization: Bearer`.
+
+    `factors` are the ways in which they must have proved who they are, `max_auth_age` how many seconds ago at most.
+    Whoever has to prove it anew is told so (RFC 9470).
+    """
+    return _Person("consumer", scopes, guests=guests, factors=factors, max_auth_age=max_auth_age)
+
+
+def member(*scopes_or_roles: str, factors: Collection[str] = (), max_auth_age: int | None = None) -> Requirement:
+    """A person of an organization, by a token of an outside issuer; a word with `:` is a scope, a bare one a role.
+
+    `factors` and `max_auth_age` are as for `consumer`.
+    """
+    return _Person("member", scopes_or_roles, guests=True, factors=factors, max_auth_age=max_auth_age)

@@ -11,6 +11,7 @@ from bartizan.core.principal import Principal
 from bartizan.core.roots import SecretUse
 from bartizan.credentials.keys import Keys
 from bartizan.credentials.links import Links
+from bartizan.credentials.signing import SigningKeys
 
 if TYPE_CHECKING:
     from typing import Self
@@ -37,6 +38,14 @@ class BlockingLinks(Blocking):
 
     issue: Final = blocking(Links.issue)
     redeem: Final = blocking(Links.redeem)
+
+
+class BlockingSigningKeys(Blocking):
+    """`SigningKeys` for WSGI, scripts and the command line."""
+
+    rotate: Final = blocking(SigningKeys.rotate)
+    revoke: Final = blocking(SigningKeys.revoke)
+    jwks: Final = blocking(SigningKeys.jwks)
 
 
 class BlockingClaiming:
@@ -102,6 +111,11 @@ class BlockingBartizan:
     def links(self) -> BlockingLinks:
         """As `Bartizan.links`."""
         return BlockingLinks(self._shared.blocking_side.links)
+
+    @property
+    def signing_keys(self) -> BlockingSigningKeys:
+        """As `Bartizan.signing_keys`."""
+        return BlockingSigningKeys(self._shared.blocking_side.tokens.signing)
 
     @property
     def once(self) -> BlockingOnce:

@@ -58,6 +58,7 @@ class Reason(StrEnum):
     TOKEN_NOT_YET = "token_not_yet"  # noqa: S105 - a reason, not a password
     TOKEN_LIVES_TOO_LONG = "token_lives_too_long"  # noqa: S105 - a reason, not a password
     TOKEN_BOUND = "token_bound"  # noqa: S105 - a reason, not a password
+    SIGN_IN_AGAIN = "sign_in_again"
     FOREIGN_ORGANIZATION = "foreign_organization"
     MAPPING_FAILED = "mapping_failed"
     # texts that we hand out and read back
@@ -84,6 +85,7 @@ class Reason(StrEnum):
     LEASE_LOST = "lease_lost"
     # ports
     SECRET_MISSING = "secret_missing"  # noqa: S105 - a reason, not a password
+    SEAL_BROKEN = "seal_broken"
     STORE_FAILED = "store_failed"
     STORE_BUSY = "store_busy"
     ENDPOINT_NOT_ALLOWED = "endpoint_not_allowed"
@@ -117,7 +119,7 @@ class BartizanError(Exception):
         cls.code = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
     def __init__(self, reason: Reason | None = None, *, headers: Headers = ()) -> None:
-        super().__init__(self.title)
+        self.args = (self.title,)  # all that Exception.__init__ would do
         self.reason = self.default if reason is None else reason
         self.headers = headers
 

@@ -13,6 +13,7 @@ from bartizan.core.request import Request as Request
 from bartizan.credentials.key_rows import IssuedKey as IssuedKey, KeyRecord as KeyRecord, KeyRow as KeyRow
 from bartizan.credentials.key_text import ParsedKey as ParsedKey
 from bartizan.credentials.links import Link as Link
+from bartizan.credentials.tokens import VerifiedToken as VerifiedToken
 
 __all__ = [
     "Admit",
@@ -28,4 +29,5 @@ __all__ = [
     "Refuse",
     "Request",
     "Requirement",
+    "VerifiedToken",
 ]

@@ -1,9 +1,7 @@
 """`Bartizan`: the only place where services meet."""
 
 import os
-import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bartizan.access.carry import Carrier, Job, behind, job
@@ -13,22 +11,30 @@ from bartizan.core.cache import Cache
 from bartizan.core.drive import run
 from bartizan.core.once import ONCE, Once
 from bartizan.core.passage import Authenticator, Decision, Rule
-from bartizan.core.ports import Clock, SteppedClock, SystemClock, Waits
+from bartizan.core.ports import Clock, Fetch, SteppedClock, SystemClock, Waits
 from bartizan.core.principal import Environment, Principal
 from bartizan.core.ring import MAKE_ONE, SecretRing
 from bartizan.core.roots import Roots, SecretUse
 from bartizan.core.tables import Backend
+from bartizan.credentials.access_tokens import SESSIONS, AccessTokens, Issuing, SessionPolicy, planned
+from bartizan.credentials.issuer_keys import Issuers, Outside
+from bartizan.credentials.issuer_stage import CHALLENGES as OF_MEMBERS, MemberAuthenticator
+from bartizan.credentials.issuers import Issuer
 from bartizan.credentials.key_format import KeyFormat, checked_environment, checked_org
 from bartizan.credentials.key_rows import KEYS, PEPPERED, Entry
-from bartizan.credentials.key_stage import CHALLENGES, KeyAuthenticator
+from bartizan.credentials.key_stage import CHALLENGES as OF_KEYS, KeyAuthenticator
 from bartizan.credentials.key_text import KINDS
 from bartizan.credentials.key_uses import USED_EVERY, KeyUses
 from bartizan.credentials.keys import Keys
 from bartizan.credentials.links import Links
+from bartizan.credentials.signing import WRAPPED, SigningKeys
+from bartizan.credentials.token_stage import CHALLENGES as OF_TOKENS, ConsumerAuthenticator
 from bartizan.errors import Misuse
 from bartizan.gate.gate import Gate
 from bartizan.gate.rules import compiled
+from bartizan.operations.settings import settings
 from bartizan.operations.upkeep import Upkeep
+from bartizan.outbound import both_fetches
 from bartizan.stores.urls import Store, opened
 from bartizan.stores.waits import AsyncWaits, BlockingWaits, Threads
 
@@ -38,57 +44,42 @@ if TYPE_CHECKING:
 
 PURGED_EVERY = 60  # seconds between two looks for markers that are over
 PURGED_AT_ONCE = 1000
+_CHALLENGES = {**OF_KEYS, **OF_TOKENS, **OF_MEMBERS}
 
 
 class _Side:
     """The services of one form, async or blocking."""
 
-    def __init__(self, shared: "_Shared", waits: Waits, backend: Backend | None) -> None:
+    def __init__(self, shared: "_Shared", waits: Waits, backend: Backend | None, fetch: Fetch | None) -> None:
         self.backend = backend
         self._clock = shared.clock
         self._used_roots: Roots | None = None
         self._keys: Keys | None = None
         self._links: Links | None = None
+        self._tokens: AccessTokens | None = None
         self._once: Once | None = None
+        self.members: Issuers = shared.outside.form(fetch, waits)
         if backend is not None:
             self._once = Once(
-                backend=backend,
-                waits=waits,
-                environment=shared.environment,
-                clock=shared.clock,
-                journal=shared.journal,
-                wake=shared.once_used,
-            )
+                backend=backend, waits=waits, environment=shared.environment, clock=shared.clock,
+                journal=shared.journal, wake=shared.once_used,
+            )  # fmt: skip
         if backend is not None and shared.ring is not None and shared.form is not None:
             self._used_roots = Roots(
-                backend=backend,
-                waits=waits,
-                ring=shared.ring,
-                environment=shared.environment,
-                clock=shared.clock,
-                dependants=[PEPPERED],
-            )
+                backend=backend, waits=waits, ring=shared.ring, environment=shared.environment, clock=shared.clock,
+                dependants=[PEPPERED, WRAPPED],
+            )  # fmt: skip
+            if shared.issuing is not None:
+                self._tokens = shared.issuing.side(backend, waits, self._used_roots)
             self._keys = Keys(
-                backend=backend,
-                waits=waits,
-                ring=shared.ring,
-                form=shared.form,
-                environment=shared.environment,
-                clock=shared.clock,
-                cache=shared.cache,
-                journal=shared.journal,
-                uses=shared.uses,
-                roots=self._used_roots,
-                browser_leak=shared.browser_leak,
-            )
+                backend=backend, waits=waits, ring=shared.ring, form=shared.form, environment=shared.environment,
+                clock=shared.clock, cache=shared.cache, journal=shared.journal, uses=shared.uses,
+                roots=self._used_roots, browser_leak=shared.browser_leak,
+            )  # fmt: skip
             self._links = Links(
-                backend=backend,
-                ring=shared.ring,
-                environment=shared.environment,
-                clock=shared.clock,
-                journal=shared.journal,
-                wake=shared.once_used,
-            )
+                backend=backend, ring=shared.ring, environment=shared.environment, clock=shared.clock,
+                journal=shared.journal, wake=shared.once_used,
+            )  # fmt: skip
 
     @property
     def keys(self) -> Keys:
@@ -105,6 +96,13 @@ class _Side:
         return self._links
 
     @property
+    def tokens(self) -> AccessTokens:
+        """The access tokens and their signing keys, where there is all that they need."""
+        if self._tokens is None:
+            raise Misuse(f"tokens and signing_keys need url=, secrets=, issuer= and audience=; {MAKE_ONE}")
+        return self._tokens
+
+    @property
     def once(self) -> Once:
         """The claims, where there is a store."""
         if self._once is None:
@@ -119,9 +117,14 @@ class _Side:
 
     def authenticators(self, environments: Collection[Environment]) -> list[Authenticator]:
         """What can be verified here."""
-        if self._keys is None:
-            return []
-        return [KeyAuthenticator(self._keys, kind, environments) for kind in KINDS]
+        found: list[Authenticator] = []
+        if self.members.known:  # before the consumers', who take every token that names no issuer of these
+            found.append(MemberAuthenticator(self.members, environments, rest=self._tokens is None))
+        if self._keys is not None:
+            found += [KeyAuthenticator(self._keys, kind, environments) for kind in KINDS]
+        if self._tokens is not None:
+            found.append(ConsumerAuthenticator(self._tokens, environments))
+        return found
 
     async def ready(self) -> None:
         """One read of the store, and, at its first use, the roots in use held against the ring."""
@@ -147,6 +150,8 @@ class _Shared:
         environment: Environment,
         ring: SecretRing | None,
         key_prefix: str | None,
+        issuing: Callable[..., Issuing] | None,
+        issuers: Sequence[Issuer],
         staleness: float,
         workers: int,
         browser_leak: Literal["report", "revoke"],
@@ -166,6 +171,12 @@ class _Shared:
         self.upkeep: Upkeep = Upkeep()
         self.journal: OutboxJournal = journal(self.clock, wake=self.upkeep.need)
         self.uses: KeyUses = KeyUses(self.upkeep.need)
+        self.issuing: Issuing | None = None
+        if issuing is not None and ring is not None:
+            self.issuing = issuing(
+                environment=environment, ring=ring, staleness=staleness,
+                clock=self.clock, journal=self.journal, wake=self.upkeep.need,
+            )  # fmt: skip
         self.on_decision = on_decision
         self._carrier: Carrier | None = None
         if ring is not None:
@@ -174,12 +185,20 @@ class _Shared:
         self.store: Store | None = None if url is None else opened(url, self.clock, workers)
         backend, blocking = (None, None) if self.store is None else (self.store.asynchronous, self.store.blocking)
         self.threads: Threads = Threads()
-        self.side: _Side = _Side(self, AsyncWaits(), backend)
-        self.blocking_side: _Side = _Side(self, BlockingWaits(), blocking)
+        self.outside: Outside = Outside(
+            issuers, environment=environment, clock=self.clock, journal=self.journal, wake=self.upkeep.need
+        )
+        fetch, blocking_fetch = both_fetches(self.threads.run) if self.outside.fetches else (None, None)
+        self.side: _Side = _Side(self, AsyncWaits(), backend, fetch)
+        self.blocking_side: _Side = _Side(self, BlockingWaits(), blocking, blocking_fetch)
         self.upkeep.add(self.journal.drain, every=1)
+        if self.outside.fetches:
+            self.upkeep.add(lambda: run(self.blocking_side.members.revalidate()), every=1)
         if blocking is not None:
             self.upkeep.add(lambda: run(self.uses.write(blocking)), every=USED_EVERY)
             self.upkeep.add(lambda: self._purge(blocking), every=PURGED_EVERY)
+            if self.issuing is not None:
+                self.upkeep.add(lambda: run(self.blocking_side.tokens.signing.upkeep()), every=PURGED_EVERY)
 
     def gate(self, rules: Sequence[Rule], environments: Collection[Environment] | None) -> Gate:
         """A gate and, at its first use, its blocking twin over the same table."""
@@ -187,18 +206,13 @@ class _Shared:
         if not served:
             raise Misuse("environments is not empty")
         ours = self.side.authenticators(served)
-        table = compiled(rules, {kind: CHALLENGES[kind] for a in ours for kind in a.kinds})
+        table = compiled(rules, {kind: _CHALLENGES[kind] for a in ours for kind in a.kinds})
 
         def made(side: _Side, twin: Callable[[], Gate] | None) -> Gate:
-            authenticators = side.authenticators(served)
             return Gate(
-                table,
-                authenticators,
-                journal=self.journal,
-                on_decision=self.on_decision,
-                twin=twin,
-                every=self.staleness,
-            )
+                table, side.authenticators(served), clock=self.clock, journal=self.journal,
+                on_decision=self.on_decision, twin=twin, every=self.staleness,
+            )  # fmt: skip
 
         return made(self.side, lambda: made(self.blocking_side, None))
 
@@ -233,9 +247,10 @@ class Bartizan:
     """The security of one service in one environment. Opening does no I/O and starts nothing.
 
     `url` is `memory://`, `sqlite:///path` (relative) or `sqlite:////path` (absolute); `secrets` are roots, newest
-    first; `staleness` is how many seconds a cached answer may be old (0 to 300); `workers` is how many processes serve;
-    `browser_leak` is what becomes of a secret key that a web page sent, besides its refusal; `on_decision` sees every
-    verdict.
+    first; `issuer` and `audience` stand in consumers' tokens, which `sessions` shapes; `issuers` are those whose tokens
+    let members in; `staleness` is how many seconds a cached answer may be old (0 to 300); `workers` is how many
+    processes serve; `browser_leak` is what becomes of a secret key that a web page sent, besides its refusal;
+    `on_decision` sees every verdict.
     Only what is used is asked for: `keys` needs `url` and `secrets`, a gate of open rules neither.
     """
 
@@ -247,7 +262,11 @@ class Bartizan:
         *,
         environment: Environment,
         secrets: Sequence[str] | None = None,
+        issuer: str | None = None,
+        audience: str | Sequence[str] | None = None,
         key_prefix: str | None = None,
+        issuers: Sequence[Issuer] = (),
+        sessions: SessionPolicy = SESSIONS,
         staleness: float = 5,
         workers: int = 1,
         browser_leak: Literal["report", "revoke"] = "report",
@@ -259,6 +278,8 @@ class Bartizan:
             environment=checked_environment(environment),
             ring=None if secrets is None else SecretRing(secrets),
             key_prefix=key_prefix,
+            issuing=planned(issuer, audience, sessions),
+            issuers=issuers,
             staleness=staleness,
             workers=workers,
             browser_leak=browser_leak,
@@ -272,14 +293,14 @@ class Bartizan:
     def from_env(cls, prefix: str = "BARTIZAN", **program: Any) -> "Self":
         """What differs between deployments from the environment, what is program from arguments, which win.
 
-        Reads `_URL`, `_ENVIRONMENT`, `_KEY_PREFIX`, `_WORKERS`, and `_SECRETS` (separated by white space) or
-        `_SECRETS_FILE` (one a line), newest first. Any other name with the prefix is a warning, `_TEST_…` and
-        `_REQUIRE_…` aside.
+        Reads `_URL`, `_ENVIRONMENT`, `_ISSUER`, `_AUDIENCE`, `_KEY_PREFIX`, `_WORKERS`, and `_SECRETS` (separated by
+        white space) or `_SECRETS_FILE` (one a line), newest first. Any other name with the prefix is a warning,
+        `_TEST_…` and `_REQUIRE_…` aside.
         """
-        settings = {**_from_env(os.environ, prefix), **program}
-        if "environment" not in settings:
+        given = {**settings(os.environ, prefix), **program}
+        if "environment" not in given:
             raise Misuse(f'{prefix}_ENVIRONMENT is "live" or "test"')
-        return cls(**settings)
+        return cls(**given)
 
     @property
     def keys(self) -> Keys:
@@ -290,6 +311,11 @@ class Bartizan:
     def links(self) -> Links:
         """Texts that let whoever holds them do one thing: issue, redeem."""
         return self._shared.side.links
+
+    @property
+    def signing_keys(self) -> SigningKeys:
+        """The keys that sign consumers' tokens: rotate, revoke, jwks."""
+        return self._shared.side.tokens.signing
 
     @property
     def once(self) -> Once:
@@ -354,28 +380,3 @@ class Bartizan:
 
     async def __aexit__(self, *_: object) -> None:
         await self._shared.threads.run(self._shared.close)
-
-
-_NAMES = {"URL": "url", "ENVIRONMENT": "environment", "KEY_PREFIX": "key_prefix", "WORKERS": "workers"}
-
-
-def _from_env(environ: Mapping[str, str], prefix: str) -> dict[str, Any]:
-    given = {name.removeprefix(f"{prefix}_"): value for name, value in environ.items() if name.startswith(f"{prefix}_")}
-    out: dict[str, Any] = {_NAMES[name]: value for name, value in given.items() if name in _NAMES}
-    if "workers" in out:
-        if not out["workers"].isdecimal():
-            raise Misuse(f"{prefix}_WORKERS: workers is the number of processes that serve")
-        out["workers"] = int(out["workers"])
-    if "SECRETS" in given and "SECRETS_FILE" in given:
-        raise Misuse(f"{prefix}_SECRETS or {prefix}_SECRETS_FILE, not both")
-    if "SECRETS" in given:
-        out["secrets"] = given["SECRETS"].split()
-    if "SECRETS_FILE" in given:
-        try:
-            out["secrets"] = Path(given["SECRETS_FILE"]).read_text(encoding="ascii").split()
-        except (OSError, ValueError):
-            raise Misuse(f"{prefix}_SECRETS_FILE cannot be read") from None
-    for name in sorted(given.keys() - _NAMES.keys() - {"SECRETS", "SECRETS_FILE"}):
-        if not name.startswith(("TEST_", "REQUIRE_")):
-            warnings.warn(f"{prefix}_{name} is not a setting of Bartizan", stacklevel=3)
-    return out

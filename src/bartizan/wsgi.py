@@ -10,13 +10,11 @@ from bartizan.core.passage import Admit, Refuse
 from bartizan.core.request import EnvironHeaders, Request
 from bartizan.errors import BartizanError, Rejected, TooLarge, Unavailable
 from bartizan.gate.gate import BlockingGate, Gate
-from bartizan.stores.streams import ENDED
+from bartizan.stores.streams import AGE, ENDED
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
-
-AGE = 30.0  # seconds from which a response that is still being sent is a stream, whose caller is asked for again
 
 
 class GateMiddleware:
@@ -40,7 +38,7 @@ class GateMiddleware:
         if verdict.rule.requirement.look == "away":
             return context.run(self.app, environ, start_response)
         environ["bartizan"] = verdict
-        if not environ.get("CONTENT_LENGTH"):  # a length was checked by the gate, and servers hold a body to it
+        if "wsgi.input" in environ:  # whatever length was declared: servers read it in different ways
             environ["wsgi.input"] = _Limited(environ["wsgi.input"], verdict.rule.body_limit)
         return _Body(self.gate, verdict, request, context, start_response).begin(self.app, environ)
 
@@ -108,7 +106,7 @@ class _Body:
             self._iterable = self._context.run(app, environ, self._starting)
         except (Rejected, Unavailable) as error:
             self._iterable = self._refused(error)
-        if isinstance(self._iterable, (list, tuple)) and self._admit.ends is None:
+        if isinstance(self._iterable, (list, tuple)) and self._admit.ends is None and not self._due():
             return self._iterable
         self._next = iter(self._iterable).__next__
         return self
@@ -117,10 +115,10 @@ class _Body:
         return self
 
     def __next__(self) -> bytes:
-        if self._admit.callers and monotonic() - self._asked >= self._gate.every:
-            self._ask()
         try:
             chunk = self._context.run(self._next)
+            if chunk:
+                self._ask()  # now, not before: the application may have waited for hours to make it
         except (Rejected, Unavailable) as error:
             self._next = iter(self._refused(error)).__next__
             return self._next()
@@ -140,7 +138,14 @@ class _Body:
 
     def _starting(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         self._status = int(status[:3])
-        return self._start(status, headers) if exc_info is None else self._start(status, headers, exc_info)
+        write = self._start(status, headers) if exc_info is None else self._start(status, headers, exc_info)
+
+        def writing(data: bytes) -> Any:
+            self._ask()
+            self._begun = True
+            return write(data)
+
+        return writing
 
     def _refused(self, error: BartizanError) -> Iterable[bytes]:
         if self._begun:
@@ -151,17 +156,22 @@ class _Body:
         return _answer(refuse, self._request.method, self._start, instead)
 
     def _ask(self) -> None:
+        if not self._due():
+            return
         self._asked = monotonic()
         try:
-            self._context.run(self._gate.recheck, self._admit)
-        except Unavailable:
-            if self._failed:
-                raise OSError(ENDED) from None
+            self._gate.recheck(self._admit)
+        except (Rejected, Unavailable) as error:
+            if not self._begun:
+                raise  # it can still be answered
+            if self._failed or isinstance(error, Rejected):
+                raise OSError(ENDED) from None  # the server closes the connection, and the client sees no end
             self._failed = True
-        except BartizanError:
-            raise OSError(ENDED) from None  # the server closes the connection, and the client sees no end
         else:
             self._failed = False
+
+    def _due(self) -> bool:
+        return bool(self._admit.callers) and monotonic() - self._asked >= self._gate.every
 
 
 class _Limited:

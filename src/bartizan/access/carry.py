@@ -33,12 +33,20 @@ KEY_KINDS: dict[str, type[KeyPrincipal]] = {"secret": SecretPrincipal, "publisha
 class Job:
     """Work under a principal of its own, for as long as the block lasts."""
 
-    __slots__ = ("_principal", "_token")
+    __slots__ = ("_clock", "_entered", "_principal", "_token")
 
-    def __init__(self, principal: JobPrincipal) -> None:
+    def __init__(self, principal: JobPrincipal, clock: Clock | None = None) -> None:
         self._principal = principal
+        self._clock = clock
+        self._entered = False
 
     def __enter__(self) -> JobPrincipal:
+        if self._entered:
+            raise Misuse("a job is entered once: make one for each piece of work")
+        self._entered = True
+        ends = self._principal.expires_at
+        if ends is not None and self._clock is not None and self._clock.seconds() >= ends:
+            raise Unauthenticated(Reason.EXPIRED)
         held = callers.get(())
         if held and held[0].org is not None and held[0].org != self._principal.org:
             raise Misuse("a job of another organization, or of none, does not start while a principal is current")
@@ -137,7 +145,7 @@ class Carrier:
         source = None if kind is None else verified(KEY_KINDS[kind], **fields, actor=origin, key_id=key_id)
         principal = verified(JobPrincipal, **fields, actor=f"job:{name}", name=name, origin=origin, _source=source)
         self._note("context.resumed", principal, name, origin)
-        return Job(principal)
+        return Job(principal, self._clock)
 
     def _note(self, event: str, principal: Principal, name: str, origin: str) -> None:
         self._journal.note(

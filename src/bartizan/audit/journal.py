@@ -14,6 +14,7 @@ from bartizan.core.ports import Clock, Entropy, fresh
 from bartizan.core.tables import Insert
 from bartizan.errors import Misuse
 
+_line = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode  # made once: `json.dumps` makes one a call
 _log = logging.getLogger("bartizan.audit")
 _journals: "WeakSet[OutboxJournal]" = WeakSet()
 
@@ -83,7 +84,7 @@ class OutboxJournal:
 
 def line(row: OutboxRow) -> str:
     """One line of JSON with sorted keys, in ASCII: terminals and line readers act on some characters beyond it."""
-    return json.dumps(dict(zip(OUTBOX.columns, OUTBOX.values(row), strict=True)), sort_keys=True, separators=(",", ":"))
+    return _line(dict(zip(OUTBOX.columns, OUTBOX.values(row), strict=True)))
 
 
 def _forked() -> None:

@@ -1,7 +1,9 @@
 """The one bounded cache, with a limit on how stale an answer may be."""
 
+import os
 from threading import Lock
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakSet
 
 from bartizan.core.ports import Clock
 from bartizan.errors import Misuse
@@ -10,6 +12,7 @@ V = TypeVar("V")
 
 LONGEST = 300  # seconds: a bound above this is no bound
 SLACK = 50_000_000  # nanoseconds by which a clock may be corrected before that counts as a step back
+_caches: "WeakSet[Cache[Any]]" = WeakSet()
 
 
 class Mark(NamedTuple):
@@ -39,12 +42,12 @@ class Cache(Generic[V]):
     `mark.since(at)`. Reading takes no lock.
     """
 
-    __slots__ = ("_bound", "_clock", "_dropped", "_drops", "_floor", "_kept", "_latest", "_lock", "_size")
+    __slots__ = ("__weakref__", "_clock", "_dropped", "_drops", "_floor", "_kept", "_latest", "_lock", "_size", "bound")
 
     def __init__(self, *, clock: Clock, staleness: float = 5, size: int = 10_000) -> None:
         if size < 1:
             raise Misuse("a cache has room for something: staleness=0 is the way to have none")
-        self._bound = int(checked_staleness(staleness) * 1_000_000_000)
+        self.bound: int = int(checked_staleness(staleness) * 1_000_000_000)
         self._clock = clock
         self._size = size
         self._lock = Lock()
@@ -53,6 +56,7 @@ class Cache(Generic[V]):
         self._drops = 0
         self._floor = 0  # marks older than this many drops are void for every key
         self._latest = 0
+        _caches.add(self)
 
     def begin(self) -> Mark:
         """The mark of a read that begins now."""
@@ -61,15 +65,21 @@ class Cache(Generic[V]):
 
     def get(self, key: str, now: int | None = None) -> V | None:
         """The answer kept for `key`, if it is fresh at `now` (nanoseconds; by default, this moment)."""
-        entry = self.entry(key, now)
-        return None if entry is None else entry[1]
+        now = self._clock.nanoseconds() if now is None else now
+        if now >= self._latest:
+            self._latest = now
+        else:
+            now = self._told(now)
+        entry = self._kept.get(key)
+        # As `entry`, which also tells the time: this is asked for each request.
+        return entry[1] if entry is not None and 0 <= now - entry[0] < self.bound else None
 
     def entry(self, key: str, now: int | None = None) -> tuple[int, V] | None:
         """What `get` gives, behind the nanosecond in which its read began."""
         now = self._told(self._clock.nanoseconds() if now is None else now)
         entry = self._kept.get(key)
         # An answer from the future is none: with a staleness of 0 it would be served.
-        if entry is None or not 0 <= now - entry[0] < self._bound:
+        if entry is None or not 0 <= now - entry[0] < self.bound:
             return None
         return entry
 
@@ -115,3 +125,12 @@ class Cache(Generic[V]):
             self._dropped.clear()
             self._floor = self._drops
             self._kept.clear()
+
+
+def _forked() -> None:
+    for cache in _caches:
+        cache._lock = Lock()  # noqa: SLF001 - another thread of the parent may have held it, and is not here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

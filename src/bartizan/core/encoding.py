@@ -14,10 +14,11 @@ from zlib import crc32
 from bartizan.core.ports import Entropy
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_PAIRS = tuple(a + b for a in ALPHABET for b in ALPHABET)
+_PAIRS = tuple((a + b).encode() for a in ALPHABET for b in ALPHABET)
 _VALUES = {c: i for i, c in enumerate(ALPHABET)}
 _URL_SAFE = pattern(r"[A-Za-z0-9_-]*")
 DEEPEST = 32  # levels of arrays and objects in JSON from elsewhere
+_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode  # made once
 CHECK = 6  # characters of a checksum: 62**6 > 2**32
 
 Json = str | int | bool | None | Sequence["Json"] | Mapping[str, "Json"]
@@ -52,9 +53,14 @@ def unbase62(text: str, size: int) -> bytes | None:
 
 def checksum(text: str) -> str:
     """CRC-32 (zlib) of the ASCII `text` in six base62 characters. It catches slips; it keeps nobody out."""
-    rest, low = divmod(crc32(text.encode("ascii")), 3844)
-    high, mid = divmod(rest, 3844)
-    return _PAIRS[high] + _PAIRS[mid] + _PAIRS[low]
+    return check_of(text.encode("ascii")).decode()
+
+
+def check_of(data: bytes) -> bytes:
+    """`checksum` of text that is bytes already."""
+    number = crc32(data)
+    rest = number // 3844
+    return b"%b%b%b" % (_PAIRS[rest // 3844], _PAIRS[rest % 3844], _PAIRS[number % 3844])
 
 
 def base64url(data: bytes) -> str:
@@ -80,7 +86,7 @@ def joined(*parts: bytes) -> bytes:
 
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no white space; a lone surrogate or a float is a `ValueError` of its caller."""
-    return json.dumps(_plain(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return _canonical(_plain(value))
 
 
 def parsed(data: bytes) -> Any:

@@ -31,9 +31,8 @@ class AuditEvent:
 
     __slots__ = ("actor", "data", "name", "org", "outcome", "reason", "target")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - keywords cost a dictionary, and one is made for every refusal
         self,
-        *,
         name: str,
         org: str | None,
         actor: str,

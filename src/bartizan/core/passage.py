@@ -2,8 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NoReturn, Protocol
 
+from bartizan.core.ports import Clock
 from bartizan.core.principal import Principal
 from bartizan.core.request import Request
 from bartizan.errors import BartizanError, Misuse
@@ -23,12 +25,20 @@ class Way:
 
 
 class Shortfall:
-    """What was lacking: a credential, or scopes of one that was there (`scopes` then names them)."""
+    """What was lacking: a credential, or of one that was there scopes (`scopes` names them), or that its holder proves
+    anew who they are: `again` then says how, in the words of RFC 9470 section 3.
+    """
 
-    __slots__ = ("scopes",)
+    __slots__ = ("again", "scopes")
 
-    def __init__(self, scopes: Kinds = frozenset()) -> None:
+    def __init__(self, scopes: Kinds = frozenset(), again: str | None = None) -> None:
         self.scopes: Kinds = scopes
+        self.again: str | None = again
+
+    @property
+    def nobody(self) -> bool:
+        """Whether there was no credential at all that would do."""
+        return not self.scopes and self.again is None
 
 
 class Requirement(ABC):
@@ -39,9 +49,10 @@ class Requirement(ABC):
     alone: bool = False  # stands in no `&` and no `|`
     alternative: bool = True  # may stand under `|`
     rest: bool = False  # may open what no other rule names
+    lone: Mapping[str, Kinds] = MappingProxyType({})  # kinds that meet it alone, each with the scopes that it takes
 
     @abstractmethod
-    def met_by(self, held: Held, /) -> Sequence[Way] | Shortfall:
+    def met_by(self, held: Held, clock: Clock, /) -> Sequence[Way] | Shortfall:
         """Every way that holds for these verified callers, in the order written, or what is lacking."""
 
     def __and__(self, other: "Requirement") -> "Requirement":
@@ -64,12 +75,12 @@ class All(Requirement):
         self.ways: frozenset[Kinds] = frozenset(x | y for x in a.ways for y in b.ways)
         self.alternative: bool = a.alternative and b.alternative
 
-    def met_by(self, held: Held, /) -> Sequence[Way] | Shortfall:
+    def met_by(self, held: Held, clock: Clock, /) -> Sequence[Way] | Shortfall:
         """The pairs of ways that hold."""
-        a, b = self.sides[0].met_by(held), self.sides[1].met_by(held)
+        a, b = self.sides[0].met_by(held, clock), self.sides[1].met_by(held, clock)
         if isinstance(a, Shortfall):
             # A missing credential is told before a missing scope: signing in comes first.
-            return b if isinstance(b, Shortfall) and not b.scopes else a
+            return b if isinstance(b, Shortfall) and b.nobody else a
         if isinstance(b, Shortfall):
             return b
         return [Way(x.kinds | y.kinds) for x in a for y in b]
@@ -85,13 +96,15 @@ class Either(Requirement):
             raise Misuse("optional() stands alone or under &: write optional(a | b)")
         self.sides: tuple[Requirement, Requirement] = (a, b)
         self.ways: frozenset[Kinds] = a.ways | b.ways
+        both = a.lone.keys() & b.lone.keys()
+        self.lone: Mapping[str, Kinds] = {kind: took for kind, took in {**a.lone, **b.lone}.items() if kind not in both}
 
-    def met_by(self, held: Held, /) -> Sequence[Way] | Shortfall:
+    def met_by(self, held: Held, clock: Clock, /) -> Sequence[Way] | Shortfall:
         """The ways of both sides."""
-        a, b = self.sides[0].met_by(held), self.sides[1].met_by(held)
+        a, b = self.sides[0].met_by(held, clock), self.sides[1].met_by(held, clock)
         if isinstance(a, Shortfall):
             # Where nothing holds, a caller who only lacks a scope hears of the scope.
-            return a if isinstance(b, Shortfall) and a.scopes else b
+            return a if isinstance(b, Shortfall) and not a.nobody else b
         return a if isinstance(b, Shortfall) else [*a, *b]
 
 

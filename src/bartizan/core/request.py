@@ -51,7 +51,7 @@ class Request:
 
     __slots__ = ("client", "headers", "method", "mount", "path", "query", "raw_path", "scheme", "slots")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - keywords cost a dictionary, and one is made for every request
         self,
         method: str,
         path: str,

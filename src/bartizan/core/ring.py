@@ -26,6 +26,7 @@ class Purpose(StrEnum):
     APIKEY_PEPPER = "apikey-pepper"
     LINK = "link"
     CARRY = "carry"
+    KEK = "kek"
 
 
 class Begun:
@@ -89,6 +90,7 @@ class SecretRing:
         if isinstance(secrets, str):
             raise Misuse("secrets is a list of root secrets, newest first, not one text")
         roots: dict[str, bytes] = {}
+        self._roots = roots
         for text in secrets:
             root_id, root = _parsed(text)
             if root_id in roots:
@@ -96,7 +98,6 @@ class SecretRing:
             roots[root_id] = hmac.digest(_LABEL, root, "sha256")
         if not roots:
             raise Misuse(f"secrets is empty: {MAKE_ONE}")
-        self._roots = roots
         self._cached = lru_cache(maxsize=256)(self._derived)
 
     def __iter__(self) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Key sets: our own configuration's, refused whole, and somebody else's JWKS (RFC 7517), sorted key by key."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from bartizan.core.encoding import parsed
 from bartizan.credentials.jws import PRIVATE, KeySet, VerificationKey, jwk_of, verification_key
@@ -15,10 +15,10 @@ def key_set(keys: Mapping[str, Any] | Sequence[str], algorithms: Collection[str]
     """Our own configuration's keys: a JWKS, or PEM and JWK texts. One that is unusable is `Misuse` for all."""
     try:
         if isinstance(keys, Mapping):
-            return KeySet([verification_key(jwk, algorithms) for jwk in _listed(keys)] or _no_keys())
+            return _unmixed([verification_key(jwk, algorithms) for jwk in _listed(keys)])
         if isinstance(keys, (str, bytes)):
             raise UnusableKey("a JWKS, or a list of texts, is asked for, not one text")
-        return KeySet([verification_key(jwk_of(text), algorithms) for text in keys] or _no_keys())
+        return _unmixed([verification_key(jwk_of(text), algorithms) for text in keys])
     except UnusableKey as error:
         raise Misuse(f"keys: {error}") from None
 
@@ -49,8 +49,12 @@ def published_key_set(document: bytes | Mapping[str, Any], algorithms: Collectio
     return KeySet({key.kid: key for key in found}.values())
 
 
-def _no_keys() -> NoReturn:
-    raise UnusableKey("there is none")
+def _unmixed(keys: Sequence[VerificationKey]) -> KeySet:
+    if not keys:
+        raise UnusableKey("there is none")
+    if len({key.public is None for key in keys}) > 1:
+        raise UnusableKey("secret and public keys are not in one set")
+    return KeySet(keys)
 
 
 def _listed(document: Any) -> list[Any]:

@@ -123,7 +123,7 @@ class SigningKey:
 
 
 class KeySet:
-    """Verification keys by `kid`; two with one `kid`, and secret keys beside public ones, are an `UnusableKey`."""
+    """Verification keys by `kid`; two with one `kid` are an `UnusableKey`."""
 
     __slots__ = ("_by_kid", "_only")
 
@@ -133,8 +133,6 @@ class KeySet:
             if key.kid in self._by_kid:
                 raise UnusableKey("two keys have the same kid")
             self._by_kid[key.kid] = key
-        if len({ALGORITHMS[key.algorithm].type == "oct" for key in self}) > 1:
-            raise UnusableKey("secret and public keys are not in one set")
         self._only = next(iter(self)) if len(self) == 1 else None
 
     def find(self, kid: str | None) -> VerificationKey | None:

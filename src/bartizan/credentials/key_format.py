@@ -13,6 +13,7 @@ from bartizan.credentials.key_rows import Entry, IssuedKey, KeyPrincipal, KeyRow
 from bartizan.credentials.key_text import KINDS, KeyText, Kind, ParsedKey
 from bartizan.errors import InvalidKey, Misuse, Reason
 
+LONGEST_ORIGIN = 270  # a name has 253 characters at most (RFC 1035 section 2.3.4)
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _ORIGIN = regex(rf"https://(?:\*\.{_LABEL}(?:\.{_LABEL})+|{_LABEL}(?:\.{_LABEL})*(?::[1-9][0-9]{{0,4}})?)")
 
@@ -126,14 +127,14 @@ def checked_origins(origins: Collection[str]) -> frozenset[str]:
     if isinstance(origins, str) or not origins:
         raise Misuse("origins is a collection of at least one origin; None is no restriction")
     for origin in origins:
-        if not _ORIGIN.fullmatch(origin) or len(origin) > 270 or origin.endswith(":443"):
+        if not _ORIGIN.fullmatch(origin) or len(origin) > LONGEST_ORIGIN or origin.endswith(":443"):
             raise Misuse("an origin is https://host[:port] or https://*.host: lower case, ASCII, no path, no :443")
     return frozenset(origins)
 
 
 def origin_allowed(allowed: frozenset[str], origin: str) -> bool:
     """Whether the value of an `Origin` header is one of `allowed`, or below the host of one that begins with `*.`."""
-    if "*" in origin or not _ORIGIN.fullmatch(origin):
+    if len(origin) > LONGEST_ORIGIN or "*" in origin or not _ORIGIN.fullmatch(origin):
         return False
     if origin in allowed:
         return True

@@ -173,6 +173,8 @@ def minted(ring: SecretRing, row: KeyRow, parsed: ParsedKey) -> KeyRow:
 
 def intact(ring: SecretRing, row: KeyRow) -> bool:
     """Whether the row is as we wrote it, every column of it."""
+    if row.pepper not in ring:
+        return False  # `Roots.ready` has refused a ring that lacks a root which records need: this one is no record's
     environment = row.environment if row.environment in ENVIRONMENTS else "live"
     expected = _row_mac(pepper(ring, row.pepper, environment), row)
     found: object = row.row_mac  # a store of somebody else's may hold anything
@@ -204,6 +206,8 @@ class Entry:
         elif lost(ring, row):
             self._missing = Reason.KEY_REVOKED
             row = _nobody(ring)
+        elif row.pepper not in ring:
+            raise Unavailable(Reason.SECRET_MISSING)  # nothing can be said of it
         elif not intact(ring, row):
             self._missing = Reason.KEY_ROW_EDITED
             row = _nobody(ring)

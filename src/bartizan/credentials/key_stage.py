@@ -29,7 +29,7 @@ class KeyAuthenticator:
 
     async def authenticate(self, presented: bytes, request: Request, /) -> Principal:
         """The key's caller."""
-        entry, principal = await self._keys.verified(presented.decode("latin-1"))
+        entry, principal = await self._keys.verified(presented)
         try:
             if principal.kind == "secret" and request.from_browser():
                 # Only now: ids are public, and whoever knows one could else have its owner believe in a leak.

@@ -10,16 +10,17 @@ that was edited, ends here, before any hash or store.
 
 from collections.abc import Callable
 from re import compile as regex
+from struct import Struct
 from typing import Any, Literal, NoReturn
 
-from bartizan.core.encoding import CHECK, base62, checksum, random62
+from bartizan.core.encoding import CHECK, base62, check_of, checksum, random62
 from bartizan.core.ports import Entropy
 from bartizan.core.principal import ENVIRONMENTS, Environment
 from bartizan.errors import InvalidKey, Misuse, Reason
 
 Kind = Literal["secret", "publishable"]
 KINDS: tuple[Kind, ...] = ("secret", "publishable")
-_LENGTHS: dict[Kind, int] = {"secret": 74, "publishable": 31}  # without a brand
+_SECRETS: dict[Kind, int] = {"secret": 43, "publishable": 0}  # how many characters of secret a key has
 _LETTERS: dict[str, str] = {"secret": "sk", "publishable": "pk"}
 _BRAND = regex(r"(?!(?:sk|pk|rk|live|test)\Z)[a-z][a-z0-9]{1,15}")
 
@@ -45,37 +46,50 @@ class ParsedKey:
 class KeyText:
     """The grammar of one deployment, with its brand or without."""
 
-    __slots__ = ("_brand", "_heads", "_id", "looks_like")
+    __slots__ = ("_brand", "_looks", "_shapes", "_usual")
 
     def __init__(self, key_prefix: str | None = None) -> None:
         if key_prefix is not None and not _BRAND.fullmatch(key_prefix):
             raise Misuse("key_prefix is 2 to 16 characters of a-z and 0-9, a letter first, and none of ours")
         self._brand = "" if key_prefix is None else f"{key_prefix}_"
-        # By a key's first characters: what it says it is, and how long it then has to be.
-        self._heads: dict[str, tuple[Kind, Environment, int]] = {
-            f"{self._brand}{_LETTERS[kind]}_{environment}_": (kind, environment, len(self._brand) + length)
-            for kind, length in _LENGTHS.items()
-            for environment in ENVIRONMENTS
+        head = len(self._brand) + 8
+        # By length: what cuts a key into head, id, underscore, secret and checksum; and by head: what it says it is.
+        self._shapes: dict[int, tuple[Callable[[bytes], tuple[Any, ...]], dict[bytes, tuple[Kind, Environment]]]] = {
+            head + 16 + 1 + size + CHECK: (
+                Struct(f"{head}s16s1s{size}s{CHECK}s").unpack,
+                {f"{self._brand}{_LETTERS[kind]}_{place}_".encode(): (kind, place) for place in ENVIRONMENTS},
+            )
+            for kind, size in _SECRETS.items()
         }
-        self._id = len(self._brand) + 8  # where the id begins
-        # Whether a value begins as a key does, however it goes on.
-        self.looks_like: Callable[[bytes], object] = regex(rb"(?:[a-z][a-z0-9]{1,15}_)?[sp]k_", flags=2).match
+        self._usual = tuple(said for _, heads in self._shapes.values() for said in heads)
+        self._looks = regex(rb"(?:[a-z][a-z0-9]{1,15}_)?[sp]k_", flags=2)
+
+    def looks_like(self, presented: bytes) -> bool:
+        """Whether the value begins as one of our keys does, however it goes on."""
+        return b"_" in presented and (
+            presented.startswith(self._usual) or self._looks.match(presented) is not None
+        )  # an underscore is in all of them, and in few other values: to look for one costs nothing
 
     def parse(self, text: str) -> ParsedKey:
         """The parts of a key; anything else is `InvalidKey`, without a hash, a MAC or a look at the store."""
-        start = self._id
-        head = self._heads.get(text[:start])
+        return self.parsed(text.encode("ascii", "replace"))
+
+    def parsed(self, text: bytes) -> ParsedKey:
+        """As `parse`, of bytes as a header brings them."""
+        shape = self._shapes.get(len(text))
+        if shape is None:
+            raise InvalidKey(Reason.MALFORMED_KEY)
+        head, key_id, bar, secret, check = shape[0](text)
+        said = shape[1].get(head)
         if (
-            head is None
-            or len(text) != head[2]
-            or not text.isascii()
-            or not text[start : start + 16].isalnum()
-            or text[start + 16] != "_"
-            or not text[start + 17 :].isalnum()
-            or checksum(text[:-CHECK]) != text[-CHECK:]
+            said is None
+            or bar != b"_"
+            or not key_id.isalnum()  # of bytes, this is about ASCII
+            or not (secret.isalnum() or not secret)
+            or check_of(text[:-CHECK]) != check
         ):
             raise InvalidKey(Reason.MALFORMED_KEY)
-        return ParsedKey(head[0], head[1], text[start : start + 16], text[start + 17 : -CHECK].encode())
+        return ParsedKey(said[0], said[1], key_id.decode(), secret)
 
     def new(self, kind: Kind, environment: Environment, entropy: Entropy) -> tuple[str, ParsedKey]:
         """A fresh key: its text and its parts."""

@@ -25,7 +25,7 @@ from bartizan.credentials.key_rows import (
 )
 from bartizan.credentials.key_text import Kind
 from bartizan.credentials.key_uses import KEY_USES, USED_EVERY, KeyUse, KeyUses
-from bartizan.errors import InvalidKey, Misuse, Reason
+from bartizan.errors import InvalidKey, InvalidRequest, Misuse, NotFound, Reason
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class Keys:
         self._waits = waits
         self._ring = ring
         self._form = form
-        self._parse = form.text.parse
+        self._parse = form.text.parsed
         self.looks_like: Callable[[bytes], object] = form.text.looks_like
         self._own = frozenset({environment})
         self._environment = environment
@@ -82,13 +82,13 @@ class Keys:
         served = self._own if environments is None else frozenset(map(checked_environment, environments))
         if not served:
             raise Misuse("environments is not empty")
-        entry, principal = await self.verified(key)
+        entry, principal = await self.verified(key.encode("ascii", "replace"))
         if principal.environment not in served:
             raise InvalidKey(Reason.WRONG_ENVIRONMENT)
         self.used(entry)
         return principal
 
-    async def verified(self, key: str) -> tuple[Entry, KeyPrincipal]:
+    async def verified(self, key: bytes) -> tuple[Entry, KeyPrincipal]:
         """The key's entry and caller, whatever its environment: for the gate, which decides what it serves."""
         parsed = self._parse(key)
         now = self._clock.nanoseconds()
@@ -122,16 +122,19 @@ class Keys:
     async def _entry(self, key_id: str) -> Entry:
         mark = self._cache.begin()
         # A flight is joined only by those who began after the same drops: whoever asks after a revocation reads anew.
-        return await self._waits.shared(f"{mark.drops} {key_id}", partial(self._load, key_id))
+        entry, at = await self._waits.shared(f"{mark.drops} {key_id}", partial(self._load, key_id))
+        if at < mark.at and mark.at - at >= self._cache.bound:  # begun too long ago for what others may have changed
+            entry, _ = await self._load(key_id)
+        return entry
 
-    async def _load(self, key_id: str) -> Entry:
+    async def _load(self, key_id: str) -> tuple[Entry, int]:
         await self._used_roots.serving()
         mark = self._cache.begin()
         row = await self._backend.get(KEYS, key_id)
         entry = self._form.entry(row)
         if row is not None:
             self._cache.put(key_id, entry, mark)
-        return entry
+        return entry, mark.at
 
     # --- leaks ---
 
@@ -201,7 +204,7 @@ class Keys:
 
     async def get(self, key_id: str, *, org: str) -> KeyRecord:
         """One key of this organization."""
-        self._enter(org)
+        self._enter(org, key_id)
         await self._used_roots.ready()
         key, last = Ref(KEYS, key_id), Ref(KEY_USES, key_id)
         row, use = await self._backend.read(key, last)
@@ -215,6 +218,8 @@ class Keys:
         self._enter(org)
         if not 1 <= limit <= 1000:
             raise Misuse("limit is 1 to 1000")
+        if after is not None and not _is_id(after):
+            raise InvalidRequest
         await self._used_roots.ready()
         own = (Is("org", "=", org),)
         whole: list[KeyRow] = []
@@ -236,7 +241,7 @@ class Keys:
         Nothing lives longer by it: the successor expires when the old key would have. `Conflict` for a key that is
         not active.
         """
-        self._enter(org)
+        self._enter(org, key_id)
         if isinstance(overlap, bool) or overlap < 0:
             raise Misuse("overlap is a number of seconds, 0 or more")
         return await self._finish(self._changes.rotate(key_id, org, overlap))
@@ -251,20 +256,22 @@ class Keys:
 
     async def enable(self, key_id: str, *, org: str) -> KeyRecord:
         """Let a disabled key work again; `Conflict` for one that was revoked or has expired."""
-        self._enter(org)
+        self._enter(org, key_id)
         return await self._finish(self._changes.enable(key_id, org))
 
     async def _set(self, key_id: str, org: str, event: str, column: str) -> KeyRecord:
-        self._enter(org)
+        self._enter(org, key_id)
         return await self._finish(self._changes.stop(key_id, org, event, column))
 
     async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
         """A change that goes on to its end, its caches dropped, though its caller hangs up."""
         return await self._waits.finish(work)
 
-    def _enter(self, org: str) -> None:
+    def _enter(self, org: str, key_id: str | None = None) -> None:
         entered(org, self._journal)  # first: whatever a caller says another organization is, it is not found
         checked_org(org)
+        if key_id is not None and not _is_id(key_id):
+            raise NotFound(Reason.NO_RECORD)
 
     def _noticed(self, row: KeyRow) -> KeyRow | None:
         whole = believed(self._ring, row)
@@ -276,3 +283,8 @@ class Keys:
 
     def _shown(self, row: KeyRow, use: KeyUse | None) -> KeyRecord:
         return record(row, self._clock.seconds(), None if use is None else use.used_at)
+
+
+def _is_id(text: object) -> bool:
+    """Whether it could be a key's id: it comes out of paths and bodies, and a store takes no text but a clean one."""
+    return isinstance(text, str) and len(text) == 16 and text.isascii() and text.isalnum()

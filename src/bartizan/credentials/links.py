@@ -77,7 +77,8 @@ class Links:
         `purpose` is the program's own word. `state` is what must still be so when it is redeemed, such as the address
         that is to be replaced: it is not in the text.
         """
-        entered(checked_org(org), self._journal)
+        entered(org, self._journal)
+        checked_org(org)
         _checked(subject, 128, "subject is an id")
         if len(state) > LONGEST_STATE:
             raise Misuse(f"state is at most {LONGEST_STATE} characters")

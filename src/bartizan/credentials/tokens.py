@@ -1,11 +1,10 @@
 """What a JSON Web Token must say (RFC 7519, RFC 8725): one frozen policy for each kind, and its verification. Pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from threading import Lock
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from bartizan.core.encoding import parsed
 from bartizan.core.ports import SystemClock
@@ -14,6 +13,8 @@ from bartizan.credentials.jwks import key_set
 from bartizan.credentials.jws import KeySet, Reader, VerificationKey, checked_algorithms
 from bartizan.credentials.key_format import checked_environment
 from bartizan.errors import InvalidToken, Misuse, Reason
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,26 +93,26 @@ class TokenPolicy:
         _number("max_header", self.max_header, 16, 4 * 1024)
 
 
-class TokenReader:
-    """Verifies tokens under one policy, and remembers those that were good until they end.
+class Remembering(Generic[V]):
+    """Verifies tokens under one policy, makes of each a value, and remembers those that were good until they end.
 
     What is remembered is keyed by the SHA-256 of the whole token, holds successes only, and on every use is held
     against the clock and the keys again, so that a key that is no longer in the set takes with it all that it signed.
     """
 
-    __slots__ = ("_kept", "_latest", "_lock", "_reader", "policy")
+    __slots__ = ("_kept", "_latest", "_made", "_reader", "policy")
 
-    def __init__(self, policy: TokenPolicy) -> None:
+    def __init__(self, policy: TokenPolicy, made: Callable[[str, int, Mapping[str, Any]], V]) -> None:
         self.policy: TokenPolicy = policy
+        self._made = made
         self._reader = Reader(
             algorithms=policy.algorithms, typ=policy.typ, max_bytes=policy.max_bytes, max_header=policy.max_header
         )
-        self._lock = Lock()
-        self._kept: dict[bytes, tuple[VerificationKey, int, int, VerifiedToken]] = {}
+        self._kept: dict[bytes, tuple[VerificationKey, int, int, V]] = {}
         self._latest = 0
 
-    def verify(self, token: str, keys: KeySet, now: int) -> VerifiedToken:
-        """What `token` says, if one of `keys` signed it and it meets the policy at `now`; else `InvalidToken`."""
+    def verify(self, token: str, keys: KeySet, now: int) -> V:
+        """The value of `token`, if one of `keys` signed it and it meets the policy at `now`; else `InvalidToken`."""
         given: object = token
         if not isinstance(given, str) or len(token) > self.policy.max_bytes or not token.isascii():
             raise InvalidToken(Reason.MALFORMED_TOKEN)
@@ -126,20 +127,17 @@ class TokenReader:
                 return known
         key, payload = self._reader.read(token, keys)
         begins, ends, found = self._checked(payload, now)
-        with self._lock:
-            self._kept.pop(digest, None)
-            if len(self._kept) >= CACHED:
-                del self._kept[next(iter(self._kept))]
-            self._kept[digest] = key, begins, ends, found
+        if len(self._kept) >= CACHED:
+            self.forget()
+        self._kept[digest] = key, begins, ends, found
         return found
 
     def forget(self) -> None:
         """Remember nothing."""
-        with self._lock:
-            self._kept.clear()
+        self._kept = {}
 
-    def _checked(self, payload: bytes, now: int) -> tuple[int, int, VerifiedToken]:
-        """The first and one past the last second in which the claims hold, and the token; now is one of them."""
+    def _checked(self, payload: bytes, now: int) -> tuple[int, int, V]:
+        """The first and one past the last second in which the claims hold, and their value; now is one of them."""
         policy = self.policy
         try:
             claims = parsed(payload)
@@ -153,7 +151,8 @@ class TokenReader:
                 raise InvalidToken(_WRONG.get(name, Reason.CLAIM_INVALID))
         if policy.audience is not None and not _names_one(get("aud"), policy.audience):
             raise InvalidToken(Reason.WRONG_AUDIENCE)
-        subject, ends = get("sub"), get("exp")
+        subject: Any = get("sub")
+        ends = get("exp")
         begins, issued = get("nbf", 0), get("iat", now)
         if (
             not _is_name(subject)
@@ -183,8 +182,21 @@ class TokenReader:
             raise InvalidToken(Reason.TOKEN_NOT_YET)
         if now >= ends + leeway:
             raise InvalidToken(Reason.TOKEN_EXPIRED)
-        shown = MappingProxyType({name: _frozen(value) for name, value in claims.items()})
-        return begins, ends + leeway, verified(VerifiedToken, subject=subject, expires_at=ends, claims=shown)
+        return begins, ends + leeway, self._made(subject, ends, claims)
+
+
+class TokenReader(Remembering[VerifiedToken]):
+    """Verifies tokens under one policy, and remembers those that were good."""
+
+    __slots__ = ()
+
+    def __init__(self, policy: TokenPolicy) -> None:
+        super().__init__(policy, _token)
+
+
+def _token(subject: str, expires_at: int, claims: Mapping[str, Any]) -> VerifiedToken:
+    shown = MappingProxyType({name: _frozen(value) for name, value in claims.items()})
+    return verified(VerifiedToken, subject=subject, expires_at=expires_at, claims=shown)
 
 
 _WRONG = {"iss": Reason.WRONG_ISSUER, CLAIMS.environment: Reason.WRONG_ENVIRONMENT}
@@ -229,6 +241,8 @@ def access_policy(
 ) -> TokenPolicy:
     """The policy of an access token of ours (RFC 9068, with organization, session, generation and environment)."""
     _number("max_lifetime", max_lifetime, 1, LONGEST_LIFE)
+    if not typ:
+        raise Misuse("typ is the type of the tokens: without one, every other kind of token would do")
     return TokenPolicy(
         algorithms=checked_algorithms(algorithms, CHOICES),
         exact={"iss": issuer, CLAIMS.environment: checked_environment(environment)},

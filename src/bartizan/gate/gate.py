@@ -6,7 +6,8 @@ from typing import Final
 
 from bartizan.core.drive import Blocking, blocking
 from bartizan.core.events import AuditEvent, Journal
-from bartizan.core.passage import Admit, Authenticator, Decision, HeaderPairs, Refuse, Rule, Shortfall
+from bartizan.core.passage import Admit, Authenticator, Decision, Refuse, Rule, Shortfall
+from bartizan.core.ports import Clock
 from bartizan.core.principal import NOBODY, PERSONAL, Principal, callers, passage_method
 from bartizan.core.request import Request
 from bartizan.errors import (
@@ -19,18 +20,18 @@ from bartizan.errors import (
     NotFound,
     Reason,
     Rejected,
-    TooLarge,
     Unauthenticated,
     Unavailable,
     WrongCredential,
 )
 from bartizan.gate.patterns import Table, params_of, segments_of
-from bartizan.gate.presented import LENGTH, Reader, is_preflight, scan
+from bartizan.gate.presented import LENGTH, Reader, check_length, is_preflight, scan
 from bartizan.gate.problems import refusal
 from bartizan.gate.rules import Plan
 from bartizan.gate.targets import MALFORMED, judged
 
 ANONYMOUS = "anonymous"
+SOCKETS = ("ws", "wss")
 
 
 class Gate:
@@ -44,6 +45,7 @@ class Gate:
         table: Table,
         authenticators: Sequence[Authenticator],
         *,
+        clock: Clock,
         journal: Journal,
         on_decision: Callable[[Decision], None] | None = None,
         twin: "Callable[[], Gate] | None" = None,
@@ -54,6 +56,7 @@ class Gate:
         self._reader = Reader(authenticators)
         self._by_kind = {kind: a for a in authenticators for kind in a.kinds}
         self._companions = frozenset().union(*(a.kinds for a in authenticators if a.accompanies))
+        self._clock = clock
         self._journal = journal
         self._on_decision = on_decision
         self._unobserved = 0
@@ -86,16 +89,22 @@ class Gate:
             else:
                 slots = request.slots = scan(request.headers)
                 length = slots[LENGTH]
-                if length is not None and length.isdigit() and int(length[:20]) > plan.rule.body_limit:
-                    raise TooLarge
+                if length is not None:
+                    check_length(length, plan.rule.body_limit)
                 if request.method == "OPTIONS" and is_preflight(request, slots):
                     raise Forbidden(Reason.PREFLIGHT)
                 present: tuple[Principal, ...] = NOBODY
                 if plan.look == "caller":
+                    principal: Principal | None = None
                     for authenticator, value in self._reader.credentials(request, slots):
                         principal = await authenticator.authenticate(value, request)
                         held[principal.kind] = principal
-                    present = self._settled(plan, held)
+                    lone = plan.lone.get(principal.kind) if principal is not None and len(held) == 1 else None
+                    # What most requests are: one credential that is enough. `_settled` would say the same.
+                    if principal is not None and lone is not None and lone <= principal.scopes:
+                        present = (principal,)
+                    else:
+                        present = self._settled(plan, held)
                     if plan.org is not None and present[0].org != segments[plan.org]:
                         raise NotFound(Reason.WRONG_ORGANIZATION)
                     callers.set(present)
@@ -117,7 +126,20 @@ class Gate:
     async def recheck(self, admit: Admit) -> None:
         """Return while every credential that let this request in still lives; raise once one has ended."""
         for principal in admit.callers:
-            await self._by_kind[principal.kind].recheck(principal)
+            try:
+                await self._by_kind[principal.kind].recheck(principal)
+            except Rejected as error:
+                self._journal.note(
+                    AuditEvent(
+                        name="stream.ended",
+                        org=principal.org,
+                        actor=principal.actor,
+                        target=admit.rule.patterns[0],
+                        outcome="refused",
+                        reason=error.reason,
+                    )
+                )
+                raise
 
     def refusal(self, error: BartizanError, request: Request) -> Refuse:
         """The answer to an error that the application raised before its response started: an event like any refusal."""
@@ -130,7 +152,7 @@ class Gate:
 
     def rule_for(self, method: str, path: str) -> Rule | None:
         """The rule that decides over this method and decoded path, or None where it is refused."""
-        request = Request(method, path, [], None, "https")
+        request = Request(method, path, [], None, "wss" if method == "WEBSOCKET" else "https")
         try:
             return self._plan(request, segments_of(path)).rule
         except Rejected:
@@ -143,8 +165,10 @@ class Gate:
         leaf = self._match(segments)
         if leaf is None:
             raise NotFound(Reason.MALFORMED_TARGET if target else Reason.NO_RULE)
-        pattern = leaf.by_method.get(request.method) or leaf.other
-        if pattern is None:
+        method = request.method
+        pattern = leaf.by_method.get(method) or leaf.other
+        # Some frameworks read `post` as POST, some do not; and only a handshake is a WEBSOCKET.
+        if pattern is None or not method.isupper() or (method == "WEBSOCKET" and request.scheme not in SOCKETS):
             if request.method == "OPTIONS" and is_preflight(request, scan(request.headers)):
                 raise Forbidden(Reason.PREFLIGHT)
             raise MethodNotAllowed(headers=(("Allow", leaf.allow),))
@@ -167,10 +191,13 @@ class Gate:
             unusable = held.keys() - plan.kinds
             if len(unusable) == len(held) or not unusable <= self._companions:
                 raise WrongCredential(Reason.WRONG_KIND)
-        ways = plan.requirement.met_by(held)
+        ways = plan.requirement.met_by(held, self._clock)
         if isinstance(ways, Shortfall):
-            if not ways.scopes:
+            if ways.nobody:
                 raise Unauthenticated(Reason.NO_CREDENTIAL)
+            if ways.again is not None:
+                parts = ['Bearer error="insufficient_user_authentication"', *([ways.again] if ways.again else [])]
+                raise Unauthenticated(Reason.SIGN_IN_AGAIN, headers=(("WWW-Authenticate", ", ".join(parts)),))
             # RFC 6750 section 3: which scopes would do; they are the rule's own words, not the caller's.
             scope = " ".join(sorted(ways.scopes))
             raise MissingScope(headers=(("WWW-Authenticate", f'Bearer error="insufficient_scope", scope="{scope}"'),))
@@ -180,20 +207,12 @@ class Gate:
         return tuple([held[kind] for kind in PERSONAL if kind in kinds])
 
     def _refused(self, error: BartizanError, plan: Plan | None, held: dict[str, Principal]) -> Refuse:
-        caller = next((held[kind] for kind in PERSONAL if kind in held), None)
-        self._journal.note(
-            AuditEvent(
-                name="request.refused",
-                org=caller.org if caller is not None else None,
-                actor=caller.actor if caller is not None else ANONYMOUS,
-                target=plan.pattern.text if plan is not None else None,
-                outcome="refused",
-                reason=error.reason,
-                data=None if error.about is None else {"credential": error.about},
-            )
-        )
-        extra: HeaderPairs = plan.challenge if plan is not None and error.status == 401 else []
-        return refusal(error, extra)
+        caller = next((held[kind] for kind in PERSONAL if kind in held), None) if held else None
+        org, actor = (None, ANONYMOUS) if caller is None else (caller.org, caller.actor)
+        target = None if plan is None else plan.pattern.text
+        data = None if error.about is None else {"credential": error.about}
+        self._journal.note(AuditEvent("request.refused", org, actor, target, "refused", error.reason, data))
+        return refusal(error, [] if plan is None or error.headers else plan.challenged(error))
 
     def _observe(
         self, verdict: Admit | Refuse, plan: Plan | None, held: dict[str, Principal], nanoseconds: int

@@ -217,7 +217,9 @@ def segments_of(path: str) -> list[str]:
 
 def params_of(pattern: Pattern, segments: Sequence[str]) -> Mapping[str, str]:
     """What the names of a pattern stand for in these segments."""
-    params = {name: segments[place] for place, name in pattern.names}
+    params = {}
+    for place, name in pattern.names:  # no comprehension: that is a frame
+        params[name] = segments[place]
     if pattern.rest_name:
         params[pattern.rest_name] = "/".join(segments[len(pattern.shape) :])
     return params

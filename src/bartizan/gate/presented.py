@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 
 from bartizan.core.passage import Authenticator
 from bartizan.core.request import EnvironHeaders, Pairs, Request
-from bartizan.errors import InvalidKey, InvalidRequest, Reason
+from bartizan.errors import InvalidKey, InvalidRequest, InvalidToken, Reason, TooLarge
 
 AUTHORIZATION: Final = 0
 PUBLISHABLE: Final = 1
@@ -34,10 +34,11 @@ _WANTED: Final = {name: slot for slot, name in enumerate(_NAMES)} | {
     b"x-http-method": OVERRIDE,
 }
 _EMPTY: Final = (None,) * len(_NAMES)
-_BEARER = regex(rb"bearer(?: +|\Z)", flags=2)  # IGNORECASE
 _OURS = regex(rb"(__Host-(?:access|refresh|bind|pre))[ \t]*=")  # wherever in the header: a server may have joined it
 _QUERY_NAMES = frozenset({b"api_key", b"access_token"})
 
+MOST_PAIRS: Final = 1000  # in a query
+MOST_COOKIES: Final = 100  # header lines
 Slots = list[bytes | None]
 
 _FOLDED: Final = [(f"HTTP_{name.decode().upper().replace('-', '_')}", slot) for name, slot in _WANTED.items()]
@@ -46,21 +47,27 @@ _FOLDED[LENGTH] = ("CONTENT_LENGTH", LENGTH)
 
 def scan(headers: Pairs) -> Slots:
     """The wanted headers by slot; one that must occur once and does not is `InvalidRequest`, and so is an override."""
-    if isinstance(headers, EnvironHeaders):
+    if headers.__class__ is EnvironHeaders:  # isinstance() would ask the ABC
         return _scan_environ(headers.environ)
     found: Slots = list(_EMPTY)
     wanted = _WANTED
+    cookies: list[bytes] = []
     for name, value in headers:
         if name in wanted:
             slot = wanted[name]
-            before = found[slot]
-            if before is not None:
-                if slot != COOKIE:
-                    raise InvalidRequest(Reason.REPEATED_HEADER)
-                found[slot] = before + b"; " + value  # HTTP/2 may split it (RFC 9113 section 8.2.3)
-            else:
+            if found[slot] is None:
                 found[slot] = value
-    return _checked(found)
+            elif slot == COOKIE:
+                cookies.append(value)  # HTTP/2 may split it (RFC 9113 section 8.2.3)
+            else:
+                raise InvalidRequest(Reason.REPEATED_HEADER)
+    if cookies:
+        if len(cookies) > MOST_COOKIES:
+            raise InvalidRequest
+        found[COOKIE] = b"; ".join([found[COOKIE] or b"", *cookies])
+    if found[COOKIE] is not None or found[OVERRIDE] is not None:
+        _check(found)
+    return found
 
 
 def _scan_environ(environ: Mapping[str, Any]) -> Slots:
@@ -68,12 +75,13 @@ def _scan_environ(environ: Mapping[str, Any]) -> Slots:
     found: Slots = list(_EMPTY)
     for name, slot in _FOLDED:
         value = environ.get(name)
-        if value:
+        if value is not None and (value or slot != LENGTH):
             found[slot] = value.encode("latin-1")
-    return _checked(found)
+    _check(found)
+    return found
 
 
-def _checked(found: Slots) -> Slots:
+def _check(found: Slots) -> None:
     cookie = found[COOKIE]
     if cookie is not None and b"__Host-" in cookie:
         ours = _OURS.findall(cookie)
@@ -81,7 +89,15 @@ def _checked(found: Slots) -> Slots:
             raise InvalidRequest(Reason.REPEATED_COOKIE)
     if found[OVERRIDE] is not None:
         raise InvalidRequest(Reason.METHOD_OVERRIDE)
-    return found
+
+
+def check_length(length: bytes, limit: int) -> None:
+    """Refuse a declared length over the limit, and one that two readers could take for different numbers."""
+    if not length.isdigit():
+        raise InvalidRequest
+    digits = length.lstrip(b"0") or b"0"
+    if len(digits) > 19 or int(digits) > limit:
+        raise TooLarge
 
 
 def is_preflight(request: Request, slots: Slots) -> bool:
@@ -92,19 +108,26 @@ def is_preflight(request: Request, slots: Slots) -> bool:
 class Reader:
     """Finds the authenticator of each presented credential, by slot and form, never by trial."""
 
-    __slots__ = ("_authorization", "_publishable")
+    __slots__ = ("_authorization", "_grammars", "_publishable")
 
     def __init__(self, authenticators: Sequence[Authenticator]) -> None:
         self._authorization = [a for a in authenticators if a.slot == "authorization"]
         self._publishable = [a for a in authenticators if a.slot == "x-publishable-key"]
+        ours = (*self._authorization, *self._publishable)
+        self._grammars = tuple(dict.fromkeys(a.recognises for a in ours))  # both kinds of key have one
 
     def credentials(self, request: Request, slots: Slots) -> list[tuple[Authenticator, bytes]]:
         """Every credential of the request. One in the query, or one of ours that nobody knows, refuses it."""
         out: list[tuple[Authenticator, bytes]] = []
         value = slots[AUTHORIZATION]
-        if value is not None and (value[:7] == b"Bearer " or _BEARER.match(value)):
-            value = value[6:].lstrip(b" ")
-            out.append((_known(self._authorization, value), value))
+        if value is not None:
+            scheme, _, value = value.partition(b" ")
+            if scheme == b"Bearer" or scheme.lower() == b"bearer":
+                if value[:1] == b" ":
+                    value = value.lstrip(b" ")
+                out.append((_known(self._authorization, value), value))
+            elif scheme.lower() == b"dpop":
+                raise InvalidToken(Reason.TOKEN_BOUND)  # taken as Bearer, the token would lose what it is bound to
         value = slots[PUBLISHABLE]
         if value is not None:
             out.append((_known(self._publishable, value), value))
@@ -114,13 +137,18 @@ class Reader:
 
     def _refuse_query(self, query: bytes) -> None:
         # A query ends up in logs, histories and referrers (RFC 6750 section 2.3): whatever came that way is spent.
-        for pair in query.split(b"&"):
+        pairs = [pair for pair in query.split(b"&") if pair]
+        if len(pairs) > MOST_PAIRS:
+            raise InvalidRequest  # each costs a few microseconds, and nobody has to be somebody to send them
+        for pair in pairs:
             name, _, value = pair.partition(b"=")
-            name, value = unquote_to_bytes(name), unquote_to_bytes(value)
-            if name.lower() in _QUERY_NAMES or any(
-                a.recognises(text) for a in (*self._authorization, *self._publishable) for text in (name, value)
-            ):
+            if b"%" in pair:
+                name, value = unquote_to_bytes(name), unquote_to_bytes(value)
+            if name.lower() in _QUERY_NAMES:
                 raise InvalidRequest(Reason.CREDENTIAL_IN_QUERY)
+            for recognises in self._grammars:
+                if recognises(value) or recognises(name):
+                    raise InvalidRequest(Reason.CREDENTIAL_IN_QUERY)
 
 
 def _known(authenticators: Sequence[Authenticator], value: bytes) -> Authenticator:

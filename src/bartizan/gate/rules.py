@@ -1,32 +1,62 @@
 """A rule set made ready: every mistake that can be seen before a request is `Misuse` here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from bartizan.core.passage import Admit, HeaderPairs, Requirement, Rule
-from bartizan.errors import Misuse
+from bartizan.errors import BartizanError, Misuse, Reason
 from bartizan.gate.patterns import Pattern, Table
+
+_CHALLENGE = b"www-authenticate"
+_BEARER = b"Bearer"
+_INVALID_TOKEN = b' error="invalid_token"'
+_INVALID_REQUEST = b' error="invalid_request"'
+_CREDENTIALS_AT_FAULT = frozenset({
+    Reason.REPEATED_HEADER, Reason.CREDENTIAL_IN_QUERY, Reason.CREDENTIALS_DISAGREE,
+})  # fmt: skip
 
 
 class Plan:
     """All that is known of a pattern before a request comes."""
 
-    __slots__ = ("away", "challenge", "kinds", "look", "optional", "org", "pattern", "requirement", "rule")
+    __slots__ = (
+        "_faults",
+        "away",
+        "challenge",
+        "kinds",
+        "lone",
+        "look",
+        "optional",
+        "org",
+        "pattern",
+        "requirement",
+        "rule",
+    )
 
     def __init__(self, pattern: Pattern, schemes: dict[str, bytes]) -> None:
         rule = pattern.rule
         self.pattern: Pattern = pattern
         self.rule: Rule = rule
         self.requirement: Requirement = rule.requirement
+        self.lone: Mapping[str, frozenset[str]] = rule.requirement.lone
         self.look: Literal["away", "nothing", "caller"] = rule.requirement.look
         self.kinds: frozenset[str] = frozenset().union(*rule.requirement.ways)
         self.optional: bool = self.look == "caller" and frozenset() in rule.requirement.ways
         self.org: int | None = next((place for place, name in pattern.names if name == "org"), None)
         self.away: Admit = Admit(rule, {}, (), {})  # what untouched() answers with, every time
-        self.challenge: HeaderPairs = [
-            (b"www-authenticate", scheme)
-            for scheme in dict.fromkeys(schemes[kind] for kind in sorted(self.kinds) if kind in schemes)
-        ]
+        asked = list(dict.fromkeys(schemes[kind] for kind in sorted(self.kinds) if kind in schemes))
+        self.challenge: HeaderPairs = [(_CHALLENGE, scheme) for scheme in asked]
+        self._faults: dict[bytes, HeaderPairs] = {
+            fault: [(_CHALLENGE, scheme + fault if scheme == _BEARER else scheme) for scheme in asked]
+            for fault in (_INVALID_TOKEN, _INVALID_REQUEST)
+        }
+
+    def challenged(self, error: BartizanError) -> HeaderPairs:
+        """What the answer to `error` asks for (RFC 6750 section 3): an error of its own where a credential came."""
+        if error.status == 401:
+            nothing_came = error.reason is Reason.NO_CREDENTIAL
+            return self.challenge if nothing_came else self._faults[_INVALID_TOKEN]
+        return self._faults[_INVALID_REQUEST] if error.reason in _CREDENTIALS_AT_FAULT else []
 
 
 def compiled(rules: Sequence[Rule], schemes: dict[str, bytes]) -> Table:
@@ -48,7 +78,7 @@ def _check(pattern: Pattern, schemes: dict[str, bytes]) -> None:
     unknown = frozenset().union(*requirement.ways) - schemes.keys()
     if unknown:
         kinds = ", ".join(sorted(unknown))
-        raise Misuse(f"{text!r}: no authenticator for {kinds}; keys need Bartizan(url=…, secrets=…)")
+        raise Misuse(f"{text!r}: no authenticator for {kinds}; keys need url= and secrets=, members issuers=")
     if rule.options:
         raise Misuse(f"{text!r}: an option that no stage of this gate understands")
     open_to_nobody = frozenset() in requirement.ways
@@ -66,16 +96,24 @@ def _check(pattern: Pattern, schemes: dict[str, bytes]) -> None:
 
 
 def _check_organizations(patterns: Sequence[Pattern]) -> None:
-    """Where one rule compares a segment with the organization, none beside it may let the same segment be anything."""
-    compared: dict[tuple[str | None, ...], str] = {}
-    for pattern in patterns:
-        for place, name in pattern.names:
-            if name == "org":
-                compared[pattern.shape[:place]] = pattern.text
+    """Where one rule compares a segment with the organization, no other may let that segment be anything.
+
+    A `**` further up, such as `/**`, is not meant: it decides what no more specific rule names, for every organization.
+    """
+    compared = {pattern.shape[:at]: pattern.text for pattern in patterns for at, name in pattern.names if name == "org"}
+    starred = [before for before in compared if None in before]
     for pattern in patterns:
         named = dict(pattern.names)
-        for place, segment in enumerate(pattern.shape):
-            if segment is None and named.get(place) != "org" and pattern.shape[:place] in compared:
-                raise Misuse(
-                    f"{pattern.text!r} leaves open what {compared[pattern.shape[:place]]!r} compares with {{org}}"
-                )
+        places = [at for at, segment in enumerate(pattern.shape) if segment is None and named.get(at) != "org"]
+        if pattern.rest and any(segment is not None for segment in pattern.shape):
+            places.append(len(pattern.shape))
+        for at in places:
+            before = pattern.shape[:at]
+            beside = compared if None in before and at < len(pattern.shape) else [before, *starred]
+            for other in beside:
+                if other in compared and len(other) == at and _overlap(before, other):
+                    raise Misuse(f"{pattern.text!r} leaves open what {compared[other]!r} compares with {{org}}")
+
+
+def _overlap(a: Sequence[str | None], b: Sequence[str | None]) -> bool:
+    return all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))

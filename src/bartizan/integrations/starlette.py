@@ -7,11 +7,12 @@ from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, BaseUser, UnauthenticatedUser
 from starlette.middleware import Middleware
 
-from bartizan.asgi import App, GateMiddleware, Receive, Scope, Send
+from bartizan.asgi import App, GateMiddleware, Scope
 from bartizan.core.passage import Admit
 from bartizan.core.principal import Principal
 from bartizan.errors import Misuse
 from bartizan.gate.gate import Gate
+from bartizan.stores.streams import Receive, Send
 
 _log = logging.getLogger("bartizan.integrations")
 
@@ -83,7 +84,11 @@ def install(app: Starlette, gate: Gate) -> None:
 
 
 def check_routes(app: Any) -> None:
-    """`Misuse` where a FastAPI route has a parameter whose annotation could not be read: its dependency never runs."""
+    """`Misuse` for routes that are not what they look like.
+
+    Where the annotation of a parameter could not be read, its dependency never runs; where a mounted application has a
+    `root_path`, it routes on another path than the gate saw.
+    """
     for route in getattr(app, "routes", None) or ():
         dependant = getattr(route, "dependant", None)
         if dependant is not None and _unread(dependant):
@@ -91,6 +96,8 @@ def check_routes(app: Any) -> None:
                 "a route has a parameter whose annotation cannot be resolved, so its dependency would never run: "
                 "define the dependency at module level, or leave out `from __future__ import annotations`"
             )
+        if getattr(getattr(route, "app", None), "root_path", None):
+            raise Misuse("a mounted application has a root_path of its own, which changes the path behind the gate")
         check_routes(route)  # a mounted application has routes of its own
 
 

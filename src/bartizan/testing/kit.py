@@ -58,6 +58,8 @@ class Kit:
         defaults: dict[str, Any] = {
             "environment": "test",
             "secrets": [new_root()],
+            "issuer": "kit",
+            "audience": "kit-api",
             "clock": self.clock,
             "on_decision": self.decisions.append,
         }
@@ -81,6 +83,15 @@ class Kit:
     def as_key(self, *, org: str, kind: Kind = "secret", scopes: Collection[str] = (), **fields: Any) -> dict[str, str]:
         """The headers of a request by a new API key."""
         return headers_of(self.key(org=org, kind=kind, scopes=scopes, **fields))
+
+    def token(self, *, org: str, subject: str, session: str = "session_1", **fields: Any) -> str:
+        """A new access token of a consumer."""
+        tokens = self.security._shared.blocking_side.tokens  # noqa: SLF001
+        return run(tokens.issue(org=org, subject=subject, session=session, **fields))
+
+    def as_consumer(self, *, org: str, subject: str, **fields: Any) -> dict[str, str]:
+        """The headers of a request by a consumer; `scopes`, `guest` and `factors` go into the token."""
+        return {"Authorization": f"Bearer {self.token(org=org, subject=subject, **fields)}"}
 
 
 def headers_of(issued: IssuedKey) -> dict[str, str]:

@@ -112,7 +112,7 @@ class Matcher:
                     inner = begun[key]
                 outer = key.outer.copy()
                 outer.update(inner.digest())
-                text = outer.hexdigest() if self._hex else b2a_base64(outer.digest(), newline=False).decode("ascii")
+                text = outer.hexdigest() if self._hex else b2a_base64(outer.digest(), newline=False).decode()
                 for presented in codes:
                     if compare_digest(presented, text):
                         return verified_event((self._provider, identity, moment, body, key.name, unsigned, instead))

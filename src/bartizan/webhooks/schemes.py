@@ -178,7 +178,8 @@ class Scheme:
             else:
                 found: dict[str, Any] = {}
                 names, lengths = self._names, self._lengths
-                for name, value in headers if type(headers) is list else _pairs(headers):
+                plain = type(headers) is dict and "wsgi.version" not in headers
+                for name, value in headers.items() if plain else _pairs(headers):
                     ours = names.get(name)
                     if ours is None:
                         if len(name) not in lengths:

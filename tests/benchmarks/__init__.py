@@ -1,0 +1,1 @@
+"""What a request costs behind the gate: `nox -s bench`."""
