@@ -7,7 +7,7 @@ from time import time
 from typing import Any
 
 from bartizan.errors import BartizanError, InvalidWebhook, MalformedWebhook, Misuse, Reason, TooLarge
-from bartizan.webhooks.event import WebhookEvent, verified_event
+from bartizan.webhooks.event import WebhookEvent, found, new_event
 from bartizan.webhooks.keys import Ed25519Key, HmacKey, Key, NamedSecret, SecretRing, Secrets
 from bartizan.webhooks.providers import STANDARD, Provider
 from bartizan.webhooks.schemes import Headers, Read, Scheme
@@ -115,16 +115,20 @@ class Matcher:
                 text = outer.hexdigest() if self._hex else b2a_base64(outer.digest(), newline=False).decode()
                 for presented in codes:
                     if compare_digest(presented, text):
-                        return verified_event((self._provider, identity, moment, body, key.name, unsigned, instead))
+                        event = new_event(WebhookEvent)
+                        found(event, (self._provider, identity, moment, body, key.name, unsigned, instead))
+                        return event
             elif signatures and isinstance(key, Ed25519Key) and self._signed(key, signatures, prefix + body):
-                return verified_event((self._provider, identity, moment, body, key.name, unsigned, None))
+                event = new_event(WebhookEvent)
+                found(event, (self._provider, identity, moment, body, key.name, unsigned, None))
+                return event
         if any(self.decoded(presented) is not None for presented in (*codes, *signatures)):
             raise InvalidWebhook(Reason.SIGNATURE_MISMATCH)
         raise MalformedWebhook(Reason.MALFORMED_SIGNATURE)
 
     def _signed(self, key: Ed25519Key, signatures: Sequence[str], message: bytes) -> bool:
-        found = [self.decoded(presented) for presented in signatures]
-        return any(signature is not None and key.verifies(signature, message) for signature in found)
+        codes = [self.decoded(presented) for presented in signatures]
+        return any(code is not None and key.verifies(code, message) for code in codes)
 
     def decoded(self, presented: str) -> bytes | None:
         """The code's bytes, where it is written in the one canonical way: other spellings would be other codes."""

@@ -190,7 +190,9 @@ class Scheme:
                     if ours in found:
                         raise MalformedWebhook(Reason.REPEATED_HEADER)
                     found[ours] = value
-                signature, time, identity = found.get(self._signature), found.get(self._time), found.get(self._id)
+                if self._signature not in found:
+                    return None, None, None, unsigned
+                signature, time, identity = found[self._signature], found.get(self._time), found.get(self._id)
                 if self._unsigned:
                     unsigned = {name: _text(found[name]) for name in self._unsigned if name in found}
             if type(signature) is not str and signature is not None:
