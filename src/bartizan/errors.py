@@ -119,7 +119,7 @@ class BartizanError(Exception):
         cls.code = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
     def __init__(self, reason: Reason | None = None, *, headers: Headers = ()) -> None:
-        self.args = (self.title,)  # all that Exception.__init__ would do
+        Exception.__init__(self, self.title)
         self.reason = self.default if reason is None else reason
         self.headers = headers
 
