@@ -62,7 +62,7 @@ class Matcher:
                 raise Misuse("the body is bytes, exactly as they came: written again after reading it is another text")
             if len(body) > self.max_bytes:
                 raise TooLarge
-            now = int(self._clock())
+            now = self._clock()
             if self._url is None:
                 return self.judged(self._read(headers, now, self._tolerance), now, body)
             return self.judged(self._read(headers, now, self._tolerance), now, body, self.bare(body, target))
@@ -75,7 +75,7 @@ class Matcher:
     def begin(self, headers: Headers, *, target: str | None = None) -> "Check":
         """All that headers are enough for, refused here; then `update` with every chunk, and `end` with the body."""
         try:
-            now = int(self._clock())
+            now = self._clock()
             return Check(self, self._read(headers, now, self._tolerance), now, target)
         except BartizanError as failed:
             error = failed
@@ -89,7 +89,7 @@ class Matcher:
     def judged(  # noqa: PLR0917 - one message in its parts, on the way of every one
         self,
         read: Read,
-        now: int,
+        now: float,
         body: bytes,
         instead: bytes | None = None,
         keys: Sequence[Key] | None = None,
@@ -170,7 +170,7 @@ class Check:
 
     __slots__ = ("_begun", "_now", "_read", "_size", "_target", "_verifier")
 
-    def __init__(self, verifier: Matcher, read: Read, now: int, target: str | None) -> None:
+    def __init__(self, verifier: Matcher, read: Read, now: float, target: str | None) -> None:
         self._verifier = verifier
         self._read = read
         self._now = now

@@ -74,7 +74,7 @@ class Scheme:
             return self._first.encode()
         return f"{self._first}{identity if parts[0] == 'id' else time}{self._second}".encode()
 
-    def read(self, headers: Headers, now: int, tolerance: int) -> Read:  # noqa: PLR0915 - checks in their order
+    def read(self, headers: Headers, now: float, tolerance: int) -> Read:  # noqa: PLR0915 - checks in their order
         """All that the headers say, or the refusal that they are enough for."""
         signature: Any = None
         time: Any = None
@@ -114,14 +114,13 @@ class Scheme:
             moment = int(time)
             if time[0] == "0" and time != "0":
                 raise MalformedWebhook(Reason.MALFORMED_TIMESTAMP)
-            if now - moment > tolerance:
-                raise StaleWebhook(Reason.TIMESTAMP_TOO_OLD)
-            if moment - now > tolerance:
-                raise StaleWebhook(Reason.TIMESTAMP_IN_FUTURE)
+            if not -tolerance <= now - moment <= tolerance:  # so written, it refuses at a clock that tells NaN
+                raise StaleWebhook(Reason.TIMESTAMP_TOO_OLD if now > moment else Reason.TIMESTAMP_IN_FUTURE)
         if self._id:
             if identity is None:
                 raise MalformedWebhook(Reason.HEADER_MISSING)
-            if not is_id(identity):
+            # Most ids are letters, digits and underscores: then nothing else has to be looked for.
+            if len(identity) > LONGEST_ID or not ((identity.isidentifier() and identity.isascii()) or is_id(identity)):
                 raise MalformedWebhook(Reason.MALFORMED_HEADER)
         if not alone:
             codes, signatures = self._possible(codes, signatures)
