@@ -13,6 +13,7 @@ import flask
 import httpx
 import pytest
 from django.conf import settings  # type: ignore[import-untyped]
+from django.test import RequestFactory  # type: ignore[import-untyped]
 from fastapi import FastAPI, Request as FastRequest
 from servers import ask, exchange, serving, wsgi_serving
 from starlette.applications import Starlette
@@ -28,6 +29,8 @@ from bartizan.errors import BartizanError, InFlight, TooLarge, Unavailable
 from bartizan.stores.memory import MemoryBackend
 from bartizan.stores.sqlite import SqliteFile
 from bartizan.testing import FakeClock, Kit
+
+pytest_plugins = ["bartizan.testing.plugin"]
 
 if not settings.configured:
     settings.configure(ALLOWED_HOSTS=["*"], DEFAULT_CHARSET="utf-8")
@@ -620,6 +623,39 @@ def test_flask_and_django() -> None:
     request.META = environ
     assert shop.hooks.verify(BODY, request.headers).type == "order.created"
     assert shop.hooks.verify(BODY, environ).type == "order.created"
+
+
+def test_flask_and_django_from_the_environment() -> None:
+    """As `receive`: refused from the headers before the body is read, capped, and readable afterwards."""
+    shop = Shop()
+    app = flask.Flask("shop")
+
+    @app.post("/hook")
+    def hook() -> bytes:
+        event = shop.hooks.receive_wsgi(flask.request.environ)
+        assert flask.request.get_data() == event.body
+        return event.body
+
+    @app.errorhandler(BartizanError)
+    def answer(error: BartizanError) -> tuple[str, int]:
+        return error.reason, error.status
+
+    client = app.test_client()
+    assert client.post("/hook", data=BODY, headers=shop.message()).data == BODY
+    assert client.post("/hook", data=b"x" * 100_001, headers=shop.message()).status_code == 413
+    assert client.post("/hook", data=BODY).text == "header_missing"
+    form = shop.message(body=b"a=b")
+    assert (
+        client.post("/hook", data=b"a=b", headers=form, content_type="application/x-www-form-urlencoded").data == b"a=b"
+    )
+    request = RequestFactory().post("/hook", BODY, content_type="application/json", headers=shop.message())
+    assert shop.hooks.receive_wsgi(request.environ).body == BODY
+
+
+def test_the_fixture(webhook_request: Callable[..., Any]) -> None:
+    shop = Shop()
+    request = webhook_request(shop.hooks, {"type": "x"}, id="msg_9")
+    assert shop.hooks.verify(request.body, request.headers).id == "msg_9"
 
 
 def test_an_error_after_the_answer_began_is_the_servers() -> None:

@@ -116,7 +116,15 @@ def test_a_body_has_a_cap() -> None:
 
 
 def test_tolerance_and_clock() -> None:
-    for now, good in ((NOW + 10, True), (NOW - 10, True), (NOW + 11, False), (NOW - 11, False), (NOW + 9.9, True), (NOW + 10.1, False), (float("nan"), False)):
+    for now, good in (
+        (NOW + 10, True),
+        (NOW - 10, True),
+        (NOW + 11, False),
+        (NOW - 11, False),
+        (NOW + 9.9, True),
+        (NOW + 10.1, False),
+        (float("nan"), False),
+    ):
         hooks = WebhookVerifier(SECRET, tolerance=10, clock=lambda now=now: now)  # type: ignore[misc]
         if good:
             assert hooks.verify(BODY, GOOD).id == "msg_1"

@@ -171,6 +171,12 @@ class WebhookVerifier(Matcher):
 
         return await received(self, request)
 
+    def receive_wsgi(self, environ: dict[str, Any]) -> WebhookEvent:
+        """The event of a WSGI request: `request.environ` of Flask and of Django. The body can be read again."""
+        from bartizan.webhooks.wsgi_receiving import received  # noqa: PLC0415
+
+        return received(self, environ)
+
     def asgi(self, app: "AsgiApp", *, path: str, security: "Security | None" = None) -> "AsgiApp":
         """`app`, whose POSTs to `path` are verified first; the event is `scope["bartizan.webhook"]`.
 

@@ -40,10 +40,7 @@ class WsgiReceiver:
         try:
             if environ["REQUEST_METHOD"] != "POST":
                 raise MethodNotAllowed(headers=(("Allow", "POST"),))
-            event = _read(self._verifier, environ)
-            environ[FOUND] = event
-            environ["wsgi.input"] = BytesIO(event.body)
-            environ["CONTENT_LENGTH"] = str(len(event.body))
+            event = environ[FOUND] = received(self._verifier, environ)
             held = _Held()
             try:
                 if self._security is None:
@@ -97,7 +94,8 @@ class _Held:
                 close()
 
 
-def _read(verifier: Matcher, environ: Environ) -> WebhookEvent:
+def received(verifier: Matcher, environ: Environ) -> WebhookEvent:
+    """See `WebhookVerifier.receive_wsgi`."""
     check = verifier.begin(environ, target=target_of(environ))
     length: str | None = environ.get("CONTENT_LENGTH") or None
     declared(length, verifier.max_bytes)
@@ -111,7 +109,10 @@ def _read(verifier: Matcher, environ: Environ) -> WebhookEvent:
         check.update(chunk)
         chunks.append(chunk)
         left -= len(chunk)
-    return check.end(b"".join(chunks))
+    event = check.end(b"".join(chunks))
+    environ["wsgi.input"] = BytesIO(event.body)
+    environ["CONTENT_LENGTH"] = str(len(event.body))
+    return event
 
 
 def target_of(environ: Environ) -> str:
