@@ -3,9 +3,10 @@
 import asyncio
 import threading
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import django.http  # type: ignore[import-untyped]
@@ -668,6 +669,56 @@ def test_an_error_after_the_answer_began_is_the_servers() -> None:
     with pytest.raises(MalformedWebhook):
         asyncio.run(asked(shop.hooks.asgi(app, path="/hooks"), shop.message()))
     assert asyncio.run(asked(shop.hooks.asgi(app, path="/hooks", security=shop.kit.security), shop.message())) == 400
+
+
+def test_a_commit_that_fails_is_not_the_applications_error() -> None:
+    """Whatever the application does with errors, its sender is told that nothing is settled, and comes again."""
+
+    class Failing(MemoryBackend):
+        failing = True
+
+        async def change(self, step: Any, /, **more: Any) -> Any:
+            if self.failing and type(step).__name__ == "Update":
+                raise Unavailable
+            return await super().change(step, **more)
+
+    clock = FakeClock()
+    backend = Failing(clock)
+    security = Bartizan(backend, environment="test", clock=clock)
+    shop = Shop()
+    hooks = WebhookVerifier(SECRET, clock=clock)
+
+    async def hook(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("handled")
+
+    async def answer(request: Request, error: Exception) -> PlainTextResponse:
+        return PlainTextResponse("an error of mine", 200)
+
+    app = Starlette(routes=[Route("/hooks", hook, methods=["POST"])], exception_handlers={BartizanError: answer})
+    headers = hooks.test_request(BODY).headers
+    client = Client(hooks.asgi(app, path="/hooks", security=security))
+    assert client.post("/hooks", content=BODY, headers=headers).status_code == 503
+    assert wsgi_asked(hooks.wsgi(shop.wsgi_app, path="/hooks", security=security), headers) == 409
+    backend.failing = False
+    clock.advance(301)
+    assert client.post("/hooks", content=BODY, headers=hooks.test_request(BODY).headers).text == "handled"
+
+
+def test_a_delivery_that_is_closed_awaits_nothing() -> None:
+    shop = Shop()
+
+    class Suspended:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    async def hanging(scope: Any, receive: Any, send: Any) -> None:
+        await Suspended()
+
+    security: Any = SimpleNamespace(once=shop.kit.security._shared.blocking_side.once)
+    coroutine = asked(shop.hooks.asgi(hanging, path="/hooks", security=security), shop.message())
+    coroutine.send(None)
+    coroutine.close()
+    assert [marker.done for marker in markers(shop)] == [0]
 
 
 def test_a_client_that_hangs_up_is_nobody() -> None:

@@ -26,6 +26,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 WsgiApp = Callable[..., Any]
+Refuse = Callable[[BartizanError, Send], Awaitable[None]]
 
 FOUND: Final = "bartizan.webhook"  # where the application finds the event
 ANONYMOUS: Final = "anonymous"
@@ -113,11 +114,15 @@ class AsgiReceiver:
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body", "body": b""})
             return
-        answer = _Answer(send, claiming)
+        answer = _Answer(send, claiming, self._refuse)
         try:
             await self._answered(answer, scope, replay)
-        finally:
+        except GeneratorExit:
+            raise  # a coroutine that is being closed awaits nothing: the lease lapses
+        except BaseException:
             await answer.release()
+            raise
+        await answer.release()
 
     async def _answered(self, answer: "_Answer", scope: Scope, replay: "_Replay") -> None:
         try:
@@ -159,15 +164,19 @@ class _Answer:
     Anything but 2xx gives the event back: the sender tries again.
     """
 
-    __slots__ = ("_claiming", "_held", "begun", "forward")
+    __slots__ = ("_claiming", "_held", "_refuse", "_refused", "begun", "forward")
 
-    def __init__(self, forward: Send, claiming: Claiming | None = None) -> None:
+    def __init__(self, forward: Send, claiming: Claiming | None = None, refuse: Refuse | None = None) -> None:
         self.forward: Send = forward
         self.begun: bool = False
         self._claiming = claiming
+        self._refuse = refuse
+        self._refused = False
         self._held: list[Message] = []
 
     async def send(self, message: Message) -> None:
+        if self._refused:
+            return
         if self._claiming is None:
             self.begun = True
             await self.forward(message)
@@ -177,8 +186,15 @@ class _Answer:
             return
         status: int = self._held[0].get("status", 0)
         claiming, self._claiming = self._claiming, None
-        await claiming.leave(failed=not 200 <= status < 300)  # a lost lease raises, and nothing has been sent
         self.begun = True
+        try:
+            await claiming.leave(failed=not 200 <= status < 300)
+        except (Rejected, Unavailable) as error:
+            # The lease was lost, or the store: nobody may say that it was handled. It is not the application's error.
+            self._refused = True
+            if self._refuse is not None:
+                await self._refuse(error, self.forward)
+            return
         for held in self._held:
             await self.forward(held)
 
