@@ -4,6 +4,7 @@ import asyncio
 import io
 import os
 import time
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -283,7 +284,7 @@ def test_an_open_stream_ends_with_its_token() -> None:
     from bartizan.types import Admit, Request
 
     request = Request("GET", "/me", [(b"authorization", f"Bearer {place.forge.good}".encode())], None, "https")
-    verdict = gate.blocking.check(request)
+    verdict = Context().run(gate.blocking.check, request)
     assert isinstance(verdict, Admit)
     assert isinstance(verdict.principal, ConsumerPrincipal)
     gate.blocking.recheck(verdict)
@@ -324,8 +325,7 @@ def test_wsgi_gives_the_same_verdicts(place: Place) -> None:
             "wsgi.input": io.BytesIO(),
             "HTTP_AUTHORIZATION": "Bearer " + token.encode("latin-1", "replace").decode("latin-1"),
         }  # fmt: skip
-        for _ in wrapped(environ, lambda line, _: told.append(line)):
-            pass
+        Context().run(lambda: list(wrapped(environ, lambda line, _: told.append(line))))
         return told[0]
 
     assert status(place.forge.good) == "200 OK"

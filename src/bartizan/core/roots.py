@@ -37,6 +37,7 @@ ROOTS = Table(name="bartizan_roots", record=RootRow, key="id")
 class Dependants:
     """Records that stand on a root: their `table`, whose `column` names it, and which has `environment` and `made_at`.
 
+    A table that is younger than the table of roots has no `made_at`: none of its records is older than what that tells.
     `living` are the conditions under which a record still needs its root; `name` is what `secret_use` calls them.
     """
 
@@ -44,7 +45,7 @@ class Dependants:
     purpose: Purpose
     table: Table[Any]
     column: str
-    made_at: str
+    made_at: str | None
     living: tuple[Is, ...]
 
 
@@ -143,8 +144,8 @@ class Roots:
         await self._load()
         missing = set()
         for kind in self._dependants:
-            if not any(purpose == kind.purpose for purpose, _, _ in self._since):
-                await self._count_in(kind)
+            if kind.made_at is not None and not any(purpose == kind.purpose for purpose, _, _ in self._since):
+                await self._count_in(kind, kind.made_at)
             for purpose, environment, root in [*self._since]:
                 if purpose != kind.purpose or environment != self._environment or root in self._ring:
                     continue
@@ -169,14 +170,14 @@ class Roots:
         since = max([self._clock.seconds(), *[other + 1 for other in others]])
         return (Insert(ROOTS, _row(purpose, environment, root, since)),)
 
-    async def _count_in(self, kind: Dependants) -> None:
+    async def _count_in(self, kind: Dependants, column: str) -> None:
         """Write down the roots of records that were there before this table was."""
         first: dict[tuple[str, str], int] = {}
         after = ""
         while rows := await self._backend.find(kind.table, (), after=after, limit=PAGE):
             for row in rows:
                 where = (row.environment, getattr(row, kind.column))
-                made_at = getattr(row, kind.made_at)
+                made_at = getattr(row, column)
                 first[where] = min(first.get(where, made_at), made_at)
             after = getattr(rows[-1], kind.table.key)
         steps = [Insert(ROOTS, _row(kind.purpose, *where, since)) for where, since in first.items()]

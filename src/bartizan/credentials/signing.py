@@ -64,7 +64,7 @@ SIGNING_KEYS = Table(
     name="bartizan_signing_keys", record=SigningKeyRow, key="id", expires="ends_at", indexes=(("scope", "id"),)
 )
 WRAPPED = Dependants(
-    name="signing keys", purpose=Purpose.KEK, table=SIGNING_KEYS, column="root", made_at="published_at",
+    name="signing keys", purpose=Purpose.KEK, table=SIGNING_KEYS, column="root", made_at=None,
     living=(Is("revoked_at", "=", None),),
 )  # fmt: skip
 
