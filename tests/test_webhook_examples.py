@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import webhook_demo
 import webhook_github
 import webhook_receivers
 import webhook_sender
@@ -86,6 +87,13 @@ def test_senders(module: Any, path: str, effects: list[str], *, wsgi: bool) -> N
 def test_a_body_that_does_not_fit_is_400() -> None:
     request = webhook_github.hooks.test_request({"action": "opened"})
     assert ask(webhook_github.app, "/github", request.body, request.headers, wsgi=True) == 400
+
+
+def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    assert webhook_demo.main() == 0
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == 11
+    assert "WRONG" not in printed
 
 
 def test_rotation() -> None:

@@ -126,7 +126,7 @@ class Ed25519Key:
 Key = HmacKey | Ed25519Key
 
 
-class SecretRing:
+class WebhookSecrets:
     """The secrets of one endpoint, newest first: a pure value. The first signs and has no end; the others end."""
 
     __slots__ = ("secrets",)
@@ -146,7 +146,7 @@ class SecretRing:
     def __iter__(self) -> Iterator[NamedSecret]:
         return iter(self.secrets)
 
-    def rotate(self, new: NamedSecret, *, now: int, grace: int = GRACE) -> "SecretRing":
+    def rotate(self, new: NamedSecret, *, now: int, grace: int = GRACE) -> "WebhookSecrets":
         """The ring with `new` first; what was first ends `grace` seconds from now, and none lives longer than before.
 
         `Misuse` where ten old secrets still live: it says when the next one ends.
@@ -159,14 +159,14 @@ class SecretRing:
         if len(kept) > MOST_OLD:
             first = min(until for _, until in ending if until > now)
             raise Misuse(f"{MOST_OLD} old secrets still live; the next one ends at {first}")
-        return SecretRing((new, *kept))
+        return WebhookSecrets((new, *kept))
 
     def keys(self, provider: Provider, *, unsafe_short_secret: bool) -> tuple[Key, ...]:
         """What verifies and signs."""
         return tuple(key_of(item, provider, unsafe_short_secret=unsafe_short_secret) for item in self.secrets)
 
     def __repr__(self) -> str:
-        return f"<SecretRing of {', '.join(item.name for item in self.secrets)}>"
+        return f"<WebhookSecrets of {', '.join(item.name for item in self.secrets)}>"
 
 
 def fingerprint(secret: object) -> str:

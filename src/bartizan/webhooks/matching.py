@@ -8,7 +8,7 @@ from typing import Any
 
 from bartizan.errors import BartizanError, InvalidWebhook, MalformedWebhook, Misuse, Reason, TooLarge
 from bartizan.webhooks.event import WebhookEvent, found, new_event
-from bartizan.webhooks.keys import Ed25519Key, HmacKey, Key, NamedSecret, SecretRing, Secrets
+from bartizan.webhooks.keys import Ed25519Key, HmacKey, Key, NamedSecret, Secrets, WebhookSecrets
 from bartizan.webhooks.providers import STANDARD, Provider
 from bartizan.webhooks.schemes import Headers, Read, Scheme
 
@@ -38,7 +38,7 @@ class Matcher:
             raise Misuse("max_bytes is the size of the largest body")
         if (url is not None) != (provider.signed == "{url}{params}"):
             raise Misuse("url is the public address that this sender calls, and for senders that sign it alone")
-        ring = SecretRing(secrets)
+        ring = WebhookSecrets(secrets)
         self.secrets: tuple[NamedSecret, ...] = ring.secrets
         self.keys: tuple[Key, ...] = ring.keys(provider, unsafe_short_secret=unsafe_short_secret)
         kinds = {key.asymmetric for key in self.keys}

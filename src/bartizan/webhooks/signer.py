@@ -6,7 +6,7 @@ from typing import Any
 
 from bartizan.core.ports import Entropy, fresh
 from bartizan.errors import Misuse
-from bartizan.webhooks.keys import GRACE, Ed25519Key, Key, NamedSecret, SecretRing, Secrets, fingerprint, new_secret
+from bartizan.webhooks.keys import GRACE, Ed25519Key, Key, NamedSecret, Secrets, WebhookSecrets, fingerprint, new_secret
 from bartizan.webhooks.matching import Matcher
 from bartizan.webhooks.providers import STANDARD, Provider
 from bartizan.webhooks.schemes import V1A, Scheme, is_id
@@ -21,7 +21,7 @@ class WebhookSigner:
     __slots__ = ("_keys", "_ring", "_scheme")
 
     def __init__(self, secrets: Secrets, *, provider: Provider = STANDARD) -> None:
-        self._ring = SecretRing(secrets)
+        self._ring = WebhookSecrets(secrets)
         self._keys = self._ring.keys(provider, unsafe_short_secret=False)
         self._scheme = Scheme(provider, symmetric=True, asymmetric=True)
 
