@@ -70,7 +70,7 @@ def minimal(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """What a request costs, in units of one that does nothing; `-- --quick`, `-- --check`, `-- --json FILE`."""
-    install(session)
+    install(session, "bench")
     told = Path(session.create_tmp(), "bench.json").resolve()
     session.run("python", "-m", "benchmarks", "--json", str(told), *session.posargs, env={"PYTHONPATH": "tests"})
 

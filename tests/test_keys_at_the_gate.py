@@ -361,3 +361,22 @@ def test_a_gate_without_keys_says_what_is_missing() -> None:
         bare.keys
     with pytest.raises(Misuse, match="no authenticator for secret"):
         bare.gate([Rule("/", allow.secret_key())])
+
+
+def test_cookie_name_twice(place: Place) -> None:
+    for value in (
+        "__Host-access=1; __Host-access=2",
+        "a=b; __Host-refresh=1;__Host-refresh =2",
+        "__Host-pre=1,__Host-pre=2",
+    ):
+        answer = ask(place.port, "/open", ("Cookie", value))
+        assert (answer.status, place.reason) == (400, "repeated_cookie"), value
+    for value in ("a=1; a=2", "__Host-access=1; __Host-refresh=2", "x__Host-other=1; x__Host-other=2"):
+        assert ask(place.port, "/open", ("Cookie", value)).status == 200, value
+
+
+def test_cookie_split_http2(place: Place) -> None:
+    """Lines of one header are one header: a name that stands in two of them stands twice."""
+    assert ask(place.port, "/open", ("Cookie", "__Host-access=1"), ("Cookie", "b=2"), ("Cookie", "c=3")).status == 200
+    answer = ask(place.port, "/open", ("Cookie", "__Host-access=1"), ("Cookie", "b=2"), ("Cookie", "__Host-access=3"))
+    assert (answer.status, place.reason) == (400, "repeated_cookie")

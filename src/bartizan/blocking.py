@@ -81,7 +81,7 @@ class BlockingOnce(Blocking):
 
 
 class Shared(Protocol):
-    """What both forms of a `Bartizan` have in common. It is of `wiring`, which imports this module."""
+    """What both forms of a `Bartizan` have in common. It is of `services`, which this module does not import."""
 
     blocking_side: Any
 

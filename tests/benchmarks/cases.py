@@ -425,4 +425,6 @@ def entries() -> dict[str, Entry]:
         rows[few] = Entry(matching(forms, RULES, asked=RULES), SEGMENTS)
         rows[f"{many}, {RULES} asked for"] = Entry(matching(forms, MANY, asked=RULES), SEGMENTS, ratio)
         rows[f"{many}, all asked for"] = Entry(matching(forms, MANY, asked=MANY), SEGMENTS, ratio)
+    for module, table in (("stamps", "stamp_entries"), ("tokens", "token_entries"), ("webhooks", "webhook_entries")):
+        rows |= getattr(import_module(f"benchmarks.{module}"), table)()  # they take their units from here
     return rows

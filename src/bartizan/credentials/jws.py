@@ -6,6 +6,7 @@ nothing that a token says chooses where a key comes from: `jku`, `jwk`, `x5u` an
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
+from hmac import compare_digest
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -15,6 +16,7 @@ from jwt.algorithms import Algorithm, ECAlgorithm, HMACAlgorithm, OKPAlgorithm, 
 from jwt.exceptions import PyJWTError
 
 from bartizan.core.encoding import base64url, canonical, parsed, unbase64url
+from bartizan.core.ring import Subkey
 from bartizan.credentials.weak_keys import UnusableKey, checked_numbers
 from bartizan.errors import InvalidToken, Misuse, Reason
 
@@ -77,8 +79,11 @@ class VerificationKey:
         self.kid: str = jwk.get("kid", self.thumbprint)
         public = {**required, "kid": self.kid, "alg": algorithm, "use": "sig"}
         self.public: Mapping[str, str] | None = public if jwk["kty"] != "oct" else None
-        self._verify = ALGORITHMS[algorithm].by.verify
+        self._verify: Callable[[bytes, Any, bytes], bool] = ALGORITHMS[algorithm].by.verify
         self._key = key
+        if jwk["kty"] == "oct" and len(key) <= 64:  # the same code, its pads hashed once
+            mac = Subkey("", key).mac
+            self._verify = lambda message, _, signature: compare_digest(mac(message), signature)
 
     def check(self, message: bytes, signature: bytes) -> None:
         """Return if `signature` is this key's over `message`; else `InvalidToken`."""
@@ -103,8 +108,11 @@ class SigningKey:
 
     def __init__(self, verification: VerificationKey, key: Any) -> None:
         self.verification: VerificationKey = verification
-        self._sign = ALGORITHMS[verification.algorithm].by.sign
+        self._sign: Callable[[bytes, Any], bytes] = ALGORITHMS[verification.algorithm].by.sign
         self._key = key
+        if verification.public is None and len(key) <= 64:
+            mac = Subkey("", key).mac
+            self._sign = lambda message, _: mac(message)
 
     def sign(self, message: bytes) -> bytes:
         """The signature of `message`."""

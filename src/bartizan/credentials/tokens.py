@@ -166,7 +166,8 @@ class Remembering(Generic[V]):
         ):
             raise InvalidToken(Reason.CLAIM_INVALID)
         for name in policy.texts:
-            if not _is_name(get(name)):
+            text = get(name)
+            if type(text) is not str or not 0 < len(value) <= LONGEST_TEXT or not text.isprintable():
                 raise InvalidToken(Reason.CLAIM_INVALID)
         for name in policy.numbers:
             number = get(name)
@@ -195,7 +196,8 @@ class TokenReader(Remembering[VerifiedToken]):
 
 
 def _token(subject: str, expires_at: int, claims: Mapping[str, Any]) -> VerifiedToken:
-    shown = MappingProxyType({name: _frozen(value) for name, value in claims.items()})
+    nested = {name: _frozen(value) for name, value in claims.items() if type(value) in (dict, list)}
+    shown = MappingProxyType({**claims, **nested} if nested else claims)
     return verified(VerifiedToken, subject=subject, expires_at=expires_at, claims=shown)
 
 

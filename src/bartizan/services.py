@@ -1,0 +1,236 @@
+"""What the services of one `Bartizan` share, and the services of its two forms; `wiring` gives them to a service."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal
+
+from bartizan.access.carry import Carrier, Job, behind, job
+from bartizan.audit.journal import OutboxJournal
+from bartizan.core.cache import Cache
+from bartizan.core.drive import run
+from bartizan.core.once import ONCE, Once
+from bartizan.core.passage import Authenticator, Decision, Rule
+from bartizan.core.ports import Clock, Fetch, SteppedClock, SystemClock, Waits
+from bartizan.core.principal import Environment, Principal
+from bartizan.core.ring import MAKE_ONE, SecretRing
+from bartizan.core.roots import Roots, SecretUse
+from bartizan.core.tables import Backend
+from bartizan.credentials.access_tokens import AccessTokens, Issuing
+from bartizan.credentials.issuer_keys import Issuers, Outside
+from bartizan.credentials.issuer_stage import CHALLENGES as OF_MEMBERS, MemberAuthenticator
+from bartizan.credentials.issuers import Issuer
+from bartizan.credentials.key_format import KeyFormat, checked_environment, checked_org
+from bartizan.credentials.key_rows import KEYS, PEPPERED, Entry
+from bartizan.credentials.key_stage import CHALLENGES as OF_KEYS, KeyAuthenticator
+from bartizan.credentials.key_text import KINDS
+from bartizan.credentials.key_uses import USED_EVERY, KeyUses
+from bartizan.credentials.keys import Keys
+from bartizan.credentials.links import Links
+from bartizan.credentials.signing import WRAPPED
+from bartizan.credentials.token_stage import CHALLENGES as OF_TOKENS, ConsumerAuthenticator
+from bartizan.errors import Misuse
+from bartizan.gate.gate import Gate
+from bartizan.gate.rules import compiled
+from bartizan.operations.upkeep import Upkeep
+from bartizan.outbound import both_fetches
+from bartizan.stores.urls import Store, opened
+from bartizan.stores.waits import AsyncWaits, BlockingWaits, Threads
+
+PURGED_EVERY = 60  # seconds between two looks for markers that are over
+PURGED_AT_ONCE = 1000
+_CHALLENGES = {**OF_KEYS, **OF_TOKENS, **OF_MEMBERS}
+
+
+class Side:
+    """The services of one form, async or blocking."""
+
+    def __init__(self, shared: "Shared", waits: Waits, backend: Backend | None, fetch: Fetch | None) -> None:
+        self.backend = backend
+        self._clock = shared.clock
+        self._used_roots: Roots | None = None
+        self._keys: Keys | None = None
+        self._links: Links | None = None
+        self._tokens: AccessTokens | None = None
+        self._once: Once | None = None
+        self.members: Issuers = shared.outside.form(fetch, waits)
+        if backend is not None:
+            self._once = Once(
+                backend=backend, waits=waits, environment=shared.environment, clock=shared.clock,
+                journal=shared.journal, wake=shared.once_used,
+            )  # fmt: skip
+        if backend is not None and shared.ring is not None and shared.form is not None:
+            self._used_roots = Roots(
+                backend=backend, waits=waits, ring=shared.ring, environment=shared.environment, clock=shared.clock,
+                dependants=[PEPPERED, WRAPPED],
+            )  # fmt: skip
+            if shared.issuing is not None:
+                self._tokens = shared.issuing.side(backend, waits, self._used_roots)
+            self._keys = Keys(
+                backend=backend, waits=waits, ring=shared.ring, form=shared.form, environment=shared.environment,
+                clock=shared.clock, cache=shared.cache, journal=shared.journal, uses=shared.uses,
+                roots=self._used_roots, browser_leak=shared.browser_leak,
+            )  # fmt: skip
+            self._links = Links(
+                backend=backend, ring=shared.ring, environment=shared.environment, clock=shared.clock,
+                journal=shared.journal, wake=shared.once_used,
+            )  # fmt: skip
+
+    @property
+    def keys(self) -> Keys:
+        """The keys, where there is all that they need."""
+        if self._keys is None:
+            raise Misuse(f"keys need url= and secrets=; {MAKE_ONE}")
+        return self._keys
+
+    @property
+    def links(self) -> Links:
+        """The links, where there is all that they need."""
+        if self._links is None:
+            raise Misuse(f"links need url= and secrets=; {MAKE_ONE}")
+        return self._links
+
+    @property
+    def tokens(self) -> AccessTokens:
+        """The access tokens and their signing keys, where there is all that they need."""
+        if self._tokens is None:
+            raise Misuse(f"tokens and signing_keys need url=, secrets=, issuer= and audience=; {MAKE_ONE}")
+        return self._tokens
+
+    @property
+    def once(self) -> Once:
+        """The claims, where there is a store."""
+        if self._once is None:
+            raise Misuse("once needs url=")
+        return self._once
+
+    async def recheck(self, principal: Principal) -> None:
+        """Return while what the principal stands on lives."""
+        key = behind(principal, self._clock.seconds())
+        if key is not None:
+            await self.keys.recheck(key)
+
+    def authenticators(self, environments: Collection[Environment]) -> list[Authenticator]:
+        """What can be verified here."""
+        found: list[Authenticator] = []
+        if self.members.known:  # before the consumers', who take every token that names no issuer of these
+            found.append(MemberAuthenticator(self.members, environments, rest=self._tokens is None))
+        if self._keys is not None:
+            found += [KeyAuthenticator(self._keys, kind, environments) for kind in KINDS]
+        if self._tokens is not None:
+            found.append(ConsumerAuthenticator(self._tokens, environments))
+        return found
+
+    async def ready(self) -> None:
+        """One read of the store, and, at its first use, the roots in use held against the ring."""
+        if self.backend is not None:
+            await self.backend.get(KEYS, "-")
+        if self._used_roots is not None:
+            await self._used_roots.ready()
+
+    async def secret_use(self) -> Sequence[SecretUse]:
+        """What still needs each root secret."""
+        if self._used_roots is None:
+            raise Misuse("secret_use needs url= and secrets=")
+        return await self._used_roots.use()
+
+
+class Shared:
+    """What the async and the blocking form have in common: clock, secrets, caches, journal, upkeep and store."""
+
+    def __init__(
+        self,
+        url: str | Backend | None,
+        *,
+        environment: Environment,
+        ring: SecretRing | None,
+        key_prefix: str | None,
+        issuing: Callable[..., Issuing] | None,
+        issuers: Sequence[Issuer],
+        staleness: float,
+        workers: int,
+        browser_leak: Literal["report", "revoke"],
+        on_decision: Callable[[Decision], None] | None,
+        clock: Callable[[], int] | None,
+        journal: type[OutboxJournal],
+    ) -> None:
+        self.environment = environment
+        self.staleness = staleness
+        self.clock: Clock = SystemClock() if clock is None else SteppedClock(clock)
+        self.ring = ring
+        self.browser_leak = browser_leak
+        self.form: KeyFormat | None = (
+            None if ring is None else KeyFormat.over(ring, environment=environment, key_prefix=key_prefix)
+        )
+        self.cache: Cache[Entry] = Cache(clock=self.clock, staleness=staleness)
+        self.upkeep: Upkeep = Upkeep()
+        self.journal: OutboxJournal = journal(self.clock, wake=self.upkeep.need)
+        self.uses: KeyUses = KeyUses(self.upkeep.need)
+        self.issuing: Issuing | None = None
+        if issuing is not None and ring is not None:
+            self.issuing = issuing(
+                environment=environment, ring=ring, staleness=staleness,
+                clock=self.clock, journal=self.journal, wake=self.upkeep.need,
+            )  # fmt: skip
+        self.on_decision = on_decision
+        self._carrier: Carrier | None = None
+        if ring is not None:
+            self._carrier = Carrier(ring=ring, environment=environment, clock=self.clock, journal=self.journal)
+        self._purges = False
+        self.store: Store | None = None if url is None else opened(url, self.clock, workers)
+        backend, blocking = (None, None) if self.store is None else (self.store.asynchronous, self.store.blocking)
+        self.threads: Threads = Threads()
+        self.outside: Outside = Outside(
+            issuers, environment=environment, clock=self.clock, journal=self.journal, wake=self.upkeep.need
+        )
+        fetch, blocking_fetch = both_fetches(self.threads.run) if self.outside.fetches else (None, None)
+        self.side: Side = Side(self, AsyncWaits(), backend, fetch)
+        self.blocking_side: Side = Side(self, BlockingWaits(), blocking, blocking_fetch)
+        self.upkeep.add(self.journal.drain, every=1)
+        if self.outside.fetches:
+            self.upkeep.add(lambda: run(self.blocking_side.members.revalidate()), every=1)
+        if blocking is not None:
+            self.upkeep.add(lambda: run(self.uses.write(blocking)), every=USED_EVERY)
+            self.upkeep.add(lambda: self._purge(blocking), every=PURGED_EVERY)
+            if self.issuing is not None:
+                self.upkeep.add(lambda: run(self.blocking_side.tokens.signing.upkeep()), every=PURGED_EVERY)
+
+    def gate(self, rules: Sequence[Rule], environments: Collection[Environment] | None) -> Gate:
+        """A gate and, at its first use, its blocking twin over the same table."""
+        served = frozenset({self.environment} if environments is None else map(checked_environment, environments))
+        if not served:
+            raise Misuse("environments is not empty")
+        ours = self.side.authenticators(served)
+        table = compiled(rules, {kind: _CHALLENGES[kind] for a in ours for kind in a.kinds})
+
+        def made(side: Side, twin: Callable[[], Gate] | None) -> Gate:
+            return Gate(
+                table, side.authenticators(served), clock=self.clock, journal=self.journal,
+                on_decision=self.on_decision, twin=twin, every=self.staleness,
+            )  # fmt: skip
+
+        return made(self.side, lambda: made(self.blocking_side, None))
+
+    @property
+    def carrier(self) -> Carrier:
+        """What carries principals, where there are secrets."""
+        if self._carrier is None:
+            raise Misuse(f"carry and resume need secrets=; {MAKE_ONE}")
+        return self._carrier
+
+    def job(self, name: str, org: str | None, scopes: Collection[str]) -> Job:
+        """A job in this environment."""
+        return job(self.environment, name, None if org is None else checked_org(org), scopes)
+
+    def once_used(self) -> None:
+        """There are markers, which upkeep removes when they are over."""
+        self._purges = True
+        self.upkeep.need()
+
+    def _purge(self, backend: Backend) -> None:
+        while self._purges and run(backend.purge(ONCE, limit=PURGED_AT_ONCE)) == PURGED_AT_ONCE:
+            pass
+
+    def close(self) -> None:
+        """Write what waits to be written, and close the store; both begin anew at their next use."""
+        self.upkeep.close()
+        if self.store is not None:
+            self.store.close()
