@@ -167,7 +167,7 @@ class Remembering(Generic[V]):
             raise InvalidToken(Reason.CLAIM_INVALID)
         for name in policy.texts:
             text = get(name)
-            if type(text) is not str or not 0 < len(value) <= LONGEST_TEXT or not text.isprintable():
+            if type(text) is not str or not 0 < len(text) <= LONGEST_TEXT or not text.isprintable():
                 raise InvalidToken(Reason.CLAIM_INVALID)
         for name in policy.numbers:
             number = get(name)
