@@ -13,8 +13,9 @@ from tls_servers import Behave, Peer, answer, answering, tls_serving
 
 from bartizan.core.address import EndpointPolicy
 from bartizan.core.drive import run
+from bartizan.core.ports import Answered
 from bartizan.errors import Misuse, Reason, Unavailable
-from bartizan.outbound import BlockingFetch, Outbound, ThreadedFetch
+from bartizan.outbound import BlockingFetch, BlockingPost, Outbound, ThreadedFetch, ThreadedPost, both_posts
 from bartizan.stores.waits import Threads
 
 NAME = "login.example"
@@ -32,6 +33,10 @@ def certificate(authority: Authority, tmp_path_factory: pytest.TempPathFactory) 
 
 
 Get = Callable[..., bytes]
+
+
+BODY = b'{"type":"order.created"}'
+SIGNED = {"content-type": "application/json", "webhook-id": "msg_1"}
 
 
 @pytest.fixture
@@ -459,3 +464,180 @@ async def threaded(outbound: Outbound, url: str, policy: EndpointPolicy) -> byte
         return await ThreadedFetch(outbound, threads.run)(url, policy)
     finally:
         threads.close()
+
+
+# --- POST: the same rules, and an answer that is only a status ---
+
+Post = Callable[..., Answered]
+Send = Callable[[Behave], tuple[Peer, Post]]
+
+
+@pytest.fixture
+def sending(authority: Authority, certificate: Path) -> Iterator[Callable[[Behave], tuple[Peer, Post]]]:
+    """A server that behaves like this, and a way to send it something."""
+    open_servers: list[Any] = []
+
+    def serve(behave: Behave) -> tuple[Peer, Post]:
+        server = tls_serving(certificate, behave)
+        peer = server.__enter__()
+        open_servers.append(server)
+
+        def post(*, host: str = NAME, resolve: Any = lambda *_: LOOPBACK, **fields: Any) -> Answered:
+            given = {"ports": {peer.port}, "unsafe_networks": ["127.0.0.1"], "authorities": authority.pem, **fields}
+            where = f"https://{host}:{peer.port}/hooks?a=1"
+            return Outbound(resolve=resolve).post(where, BODY, SIGNED, EndpointPolicy(**given))
+
+        return peer, post
+
+    yield serve
+    for server in open_servers:
+        server.__exit__(None, None, None)
+
+
+def unsent(post: Post, **arguments: Any) -> Reason:
+    with pytest.raises(Unavailable) as caught:
+        post(**arguments)
+    return caught.value.reason
+
+
+def test_a_message_arrives_whole(sending: Send) -> None:
+    peer, post = sending(answering(answer(b"thanks", status="202 Accepted")))
+    assert post() == Answered(202, None)
+    head, _, body = peer.requests[0].partition(b"\r\n\r\n")
+    assert body == BODY
+    assert head.decode().split("\r\n") == [
+        "POST /hooks?a=1 HTTP/1.1",
+        f"Host: {NAME}:{peer.port}",
+        "Content-Type: application/json",
+        "Webhook-Id: msg_1",
+        f"Content-Length: {len(BODY)}",
+        "Accept-Encoding: identity",
+        "Connection: close",
+    ]
+
+
+@pytest.mark.parametrize("status", [200, 204, 301, 302, 307, 308, 400, 404, 410, 429, 500, 503])
+def test_every_status_is_an_answer(sending: Send, status: int) -> None:
+    _, post = sending(answering(answer(b"", "Retry-After: 120", status=f"{status} Said")))
+    assert post() == Answered(status, "120")
+
+
+def test_ssrf_redirect_of_a_post(sending: Send) -> None:
+    """An endless chain of redirects is one request; what a redirect points to, inside or outside, is never asked."""
+    inside, _ = sending(answering(answer(b"secret")))
+
+    def again(connection: Any, _: bytes, peer: Peer) -> None:
+        where = f"https://{NAME}:{peer.port}/hooks?a=1" if inside.connections else f"https://{NAME}:{inside.port}/"
+        connection.sendall(answer(b"", f"Location: {where}", status="307 Temporary Redirect"))
+
+    peer, post = sending(again)
+    assert post() == Answered(307, None)
+    assert (peer.connections, inside.connections) == (1, 0)
+
+
+def test_ssrf_rebinding_of_a_post(sending: Send) -> None:
+    """The name is asked once; a private address, alone or beside others, gets no connection."""
+    peer, post = sending(answering(answer(b"ok")))
+    asked: list[str] = []
+
+    def resolve(host: str, _: int) -> Sequence[str]:
+        asked.append(host)
+        return LOOPBACK if len(asked) == 1 else ["10.0.0.1"]
+
+    assert post(resolve=resolve).status == 200
+    assert asked == [NAME]
+    assert unsent(post, resolve=resolve) == Reason.ENDPOINT_NOT_ALLOWED
+    assert unsent(post, resolve=lambda *_: ["127.0.0.1", "10.0.0.1"]) == Reason.ENDPOINT_NOT_ALLOWED
+    assert unsent(post, unsafe_networks=()) == Reason.ENDPOINT_NOT_ALLOWED
+    assert unsent(post, host="127.0.0.1", unsafe_networks=()) == Reason.ENDPOINT_NOT_ALLOWED
+    assert unsent(post, ports={443}) == Reason.ENDPOINT_NOT_ALLOWED
+    assert peer.connections == 1
+
+
+def test_a_message_goes_to_nobody_with_another_certificate(sending: Send) -> None:
+    peer, post = sending(answering(answer(b"ok")))
+    assert unsent(post, authorities=Authority().pem) == Reason.ENDPOINT_FAILED
+    assert unsent(post, host="other.example") == Reason.ENDPOINT_FAILED
+    assert peer.requests == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+    ],
+    ids=["length", "chunked", "until_close"],
+)
+def test_answer_of_1gb(sending: Send, head: bytes) -> None:
+    """The head was the answer; of the gigabyte behind it `max_bytes` are let come, and none is kept."""
+    sent_all: list[bool] = []
+
+    def behave(connection: Any, _: bytes, __: Peer) -> None:
+        flood(connection, head)
+        sent_all.append(True)
+
+    _, post = sending(behave)
+    assert post(max_bytes=65536) == Answered(200, None)
+    assert sent_all == []
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", b""], ids=["header", "status_line"])
+def test_head_of_1gb(sending: Send, head: bytes) -> None:
+    _, post = sending(lambda connection, _, __: flood(connection, head))
+    assert unsent(post) == Reason.ENDPOINT_FAILED
+
+
+def test_a_slow_loris_holds_a_sender_no_longer_than_the_deadline(sending: Send) -> None:
+    _, slow_head = sending(dripping(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"))
+    assert unsent(slow_head, seconds=0.3) == Reason.ENDPOINT_FAILED
+    _, early = sending(dripping(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"))
+    assert unsent(early, seconds=0.3) == Reason.ENDPOINT_FAILED
+    _, slow_body = sending(dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"a"))
+    assert slow_body(seconds=0.3) == Answered(200, None)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Le",
+     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"],
+)  # fmt: skip
+def test_what_is_no_answer(sending: Send, data: bytes) -> None:
+    _, post = sending(answering(data))
+    assert unsent(post) == Reason.ENDPOINT_FAILED
+
+
+@pytest.mark.parametrize("lines", [["Retry-After: 1", "Retry-After: 999"], ["Retry-After: "], ["X: 1"]])
+def test_an_odd_retry_after_is_none_that_counts(sending: Send, lines: list[str]) -> None:
+    _, post = sending(answering(answer(b"", *lines, status="429 Wait")))
+    assert post().retry_after in {None, ""}
+
+
+@pytest.mark.parametrize(
+    "headers", [{"x-a": "b\r\nX-Injected: c"}, {"x-a\r\nx-b": "c"}, {"x a": "b"}, {"x-a": "b\x00"}]
+)
+def test_header_injection_is_sent_to_nobody(authority: Authority, certificate: Path, headers: dict[str, str]) -> None:
+    """The second lock: `delivery.checked_headers` has refused such a header before."""
+    with tls_serving(certificate, answering(answer(b"ok"))) as peer:
+        policy = EndpointPolicy(ports={peer.port}, unsafe_networks=["127.0.0.1"], authorities=authority.pem)
+        with pytest.raises(Unavailable):
+            Outbound(resolve=lambda *_: LOOPBACK).post(f"https://{NAME}:{peer.port}/", BODY, headers, policy)
+        assert peer.requests == []
+
+
+def test_both_forms_of_post(authority: Authority, tmp_path: Path) -> None:
+    import asyncio
+
+    threads = Threads()
+    with tls_serving(authority.certificate(tmp_path, "127.0.0.1"), answering(answer(b"ok"))) as peer:
+        policy = EndpointPolicy(ports={peer.port}, unsafe_networks=["127.0.0.1"], authorities=authority.pem)
+        url = f"https://127.0.0.1:{peer.port}/"
+        pooled, blocking = both_posts(threads.run)
+        assert (type(pooled), type(blocking)) == (ThreadedPost, BlockingPost)
+
+        async def post() -> Answered:
+            return await pooled(url, BODY, SIGNED, policy)
+
+        assert asyncio.run(post()) == run(blocking(url, BODY, SIGNED, policy)) == Answered(200, None)
+    threads.close()

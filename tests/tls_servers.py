@@ -1,6 +1,7 @@
 """Servers on loopback that speak TLS and answer each request with whatever bytes a test wants."""
 
 import contextlib
+import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ def answering(data: bytes) -> Behave:
 
 @contextmanager
 def tls_serving(certificate: Path, behave: Behave, address: str = "127.0.0.1") -> Iterator[Peer]:
-    """A server that hands each request's head to `behave`, then closes."""
+    """A server that hands each request, head and body, to `behave`, then closes."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     with create_server((address, 0)) as listening:
@@ -51,6 +52,10 @@ def tls_serving(certificate: Path, behave: Behave, address: str = "127.0.0.1") -
                     if not chunk:
                         return
                     head += chunk
+                length = re.search(rb"\r\nContent-Length: ([0-9]+)\r\n", head)
+                whole = head.index(b"\r\n\r\n") + 4 + (int(length[1]) if length else 0)
+                while len(head) < whole:
+                    head += connection.recv(65536)
                 peer.requests.append(head)
                 behave(connection, head, peer)
 

@@ -7,14 +7,16 @@ and reads no proxy from the environment; names are looked up here, and nowhere e
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import Context
+from functools import cache
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bartizan.core.address import Endpoint, EndpointPolicy, address_of
-from bartizan.core.ports import Fetch
+from bartizan.core.ports import Answered, Fetch, Post
 from bartizan.errors import BartizanError, InvalidRequest, Misuse, Reason, Unavailable
 
 if TYPE_CHECKING:
@@ -22,9 +24,15 @@ if TYPE_CHECKING:
 else:  # httpcore takes whatever has the methods, and is loaded only when somebody connects
     NetworkBackend = NetworkStream = object
 
-__all__ = ["BlockingFetch", "EndpointPolicy", "Outbound", "ThreadedFetch", "both_fetches"]
+__all__ = [
+    "BlockingFetch", "BlockingPost", "EndpointPolicy", "Outbound", "ThreadedFetch", "ThreadedPost", "both_fetches",
+    "both_posts",
+]  # fmt: skip
+
+T = TypeVar("T")
 
 Resolve = Callable[[str, int], Sequence[str]]
+InThread = Callable[[Callable[[], T]], Awaitable[T]]
 
 ATTEMPTS = 4  # addresses of a name that are tried, at most
 
@@ -35,10 +43,10 @@ def looked_up(host: str, port: int) -> Sequence[str]:
 
 
 class Outbound:
-    """Reads what stands behind an `https` URL, from an address that was checked, within one deadline.
+    """Asks what stands behind an `https` URL, at an address that was checked, within one deadline.
 
     A name is looked up once; all its addresses must be allowed, and the connection goes to one of those that were
-    checked, with the name in SNI and in the certificate. Redirects are failures.
+    checked, with the name in SNI and in the certificate. A redirect is never followed.
     """
 
     def __init__(self, *, resolve: Resolve = looked_up, tick: Callable[[], float] = time.monotonic) -> None:
@@ -53,9 +61,37 @@ class Outbound:
 
     def get(self, url: str, policy: EndpointPolicy) -> bytes:
         """The body of the 200 answer to a GET; `Unavailable`, whose reason is coarse, for anything else."""
+        return self._asked("GET", url, policy, {"User-Agent": "bartizan", "Accept": "application/json"}, None, _whole)
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str], policy: EndpointPolicy) -> Answered:
+        """The status of the answer to a POST, whatever it is; `Unavailable` where none came, or none was asked for.
+
+        `headers` are checked: none of them is the connection's. Of the answer's body nothing is kept.
+        """
+        return self._asked("POST", url, policy, headers, body, _head)
+
+    def _asked(  # noqa: PLR0917 - one call for each method, and this is private
+        self,
+        method: str,
+        url: str,
+        policy: EndpointPolicy,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        read: Callable[[Any, EndpointPolicy], T],
+    ) -> T:
+        deadline = self._tick() + policy.seconds
         try:
             endpoint = policy.check(url)
-            return self._get(endpoint, policy, self._tick() + policy.seconds)
+            backend = _Pinned(self._http.SyncBackend(), self._resolve, policy, lambda: deadline - self._tick())
+            with (
+                self._http.ConnectionPool(
+                    ssl_context=self._trust(policy.authorities), max_connections=1, network_backend=backend
+                ) as pool,
+                pool.stream(
+                    method, self._where(endpoint), headers=_lines(endpoint, headers, body), content=body
+                ) as response,
+            ):
+                return read(response, policy)
         except InvalidRequest as error:
             raise Unavailable(error.reason) from None
         except BartizanError:
@@ -63,34 +99,9 @@ class Outbound:
         except Exception:  # noqa: BLE001 - whatever a stranger's server does to TLS and HTTP
             raise Unavailable(Reason.ENDPOINT_FAILED) from None
 
-    def _get(self, endpoint: Endpoint, policy: EndpointPolicy, deadline: float) -> bytes:
-        backend = _Pinned(self._http.SyncBackend(), self._resolve, policy, lambda: deadline - self._tick())
-        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-        authority = host if endpoint.port == 443 else f"{host}:{endpoint.port}"
-        headers = [
-            ("Host", authority),
-            ("User-Agent", "bartizan"),
-            ("Accept", "application/json"),
-            ("Accept-Encoding", "identity"),
-            ("Connection", "close"),
-        ]
-        where = self._http.URL(
-            scheme=b"https", host=endpoint.host.encode(), port=endpoint.port, target=endpoint.target.encode()
-        )
-        with (
-            self._http.ConnectionPool(
-                ssl_context=self._trust(policy.authorities), max_connections=1, network_backend=backend
-            ) as pool,
-            pool.stream("GET", where, headers=headers) as response,
-        ):
-            if response.status != 200:
-                raise Unavailable(Reason.ENDPOINT_FAILED)
-            body = bytearray()
-            for chunk in response.iter_stream():
-                body += chunk
-                if len(body) > policy.max_bytes:
-                    raise Unavailable(Reason.ENDPOINT_FAILED)
-            return bytes(body)
+    def _where(self, endpoint: Endpoint) -> Any:
+        host, target = endpoint.host.encode(), endpoint.target.encode()
+        return self._http.URL(scheme=b"https", host=host, port=endpoint.port, target=target)
 
     def _trust(self, authorities: str | None) -> ssl.SSLContext:
         trust = self._trusts.get(authorities)
@@ -100,6 +111,40 @@ class Outbound:
             except ssl.SSLError:
                 raise Misuse("authorities are certificates in PEM") from None
         return trust
+
+
+def _lines(endpoint: Endpoint, headers: Mapping[str, str], body: bytes | None) -> list[tuple[str, str]]:
+    """The header lines: the connection's own around those that were given, `Host` first, as some receivers need it."""
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    lines = [("Host", host if endpoint.port == 443 else f"{host}:{endpoint.port}")]
+    lines += [(name.title(), value) for name, value in headers.items()]  # and some read names by their capitals
+    if body is not None:
+        lines.append(("Content-Length", str(len(body))))
+    return [*lines, ("Accept-Encoding", "identity"), ("Connection", "close")]
+
+
+def _whole(response: Any, policy: EndpointPolicy) -> bytes:
+    if response.status != 200:
+        raise Unavailable(Reason.ENDPOINT_FAILED)
+    body = bytearray()
+    for chunk in response.iter_stream():
+        body += chunk
+        if len(body) > policy.max_bytes:
+            raise Unavailable(Reason.ENDPOINT_FAILED)
+    return bytes(body)
+
+
+def _head(response: Any, policy: EndpointPolicy) -> Answered:
+    """What the head says. The body is let come for a while, so that the receiver is not cut off in the middle of it."""
+    wanted = [value for name, value in response.headers if name.lower() == b"retry-after"]
+    retry_after = wanted[0].decode("latin-1") if len(wanted) == 1 else None
+    size = 0
+    with suppress(Exception):  # the answer has been given: how its body ends makes no other of it
+        for chunk in response.iter_stream():
+            size += len(chunk)
+            if size > policy.max_bytes:
+                break
+    return Answered(response.status, retry_after)
 
 
 class BlockingFetch:
@@ -120,7 +165,7 @@ class ThreadedFetch:
 
     __slots__ = ("_in_thread", "_outbound")
 
-    def __init__(self, outbound: Outbound, in_thread: Callable[[Callable[[], bytes]], Awaitable[bytes]]) -> None:
+    def __init__(self, outbound: Outbound, in_thread: InThread[bytes]) -> None:
         self._outbound = outbound
         self._in_thread = in_thread
 
@@ -129,10 +174,44 @@ class ThreadedFetch:
         return await self._in_thread(lambda: self._outbound.get(url, policy))
 
 
-def both_fetches(in_thread: Callable[[Callable[[], bytes]], Awaitable[bytes]]) -> tuple[Fetch, Fetch]:
+def both_fetches(in_thread: InThread[bytes]) -> tuple[Fetch, Fetch]:
     """The async and the blocking form over one transport."""
     outbound = Outbound()
     return ThreadedFetch(outbound, in_thread), BlockingFetch(outbound)
+
+
+class BlockingPost:
+    """`Post` for threads."""
+
+    __slots__ = ("_outbound",)
+
+    def __init__(self, outbound: Callable[[], Outbound]) -> None:
+        self._outbound = outbound
+
+    async def __call__(self, url: str, body: bytes, headers: Mapping[str, str], policy: EndpointPolicy, /) -> Answered:
+        """As `Outbound.post`."""
+        return self._outbound().post(url, body, headers, policy)
+
+
+class ThreadedPost:
+    """`Post` for an event loop: the same, in a thread that `in_thread` gives."""
+
+    __slots__ = ("_in_thread", "_outbound")
+
+    def __init__(self, outbound: Callable[[], Outbound], in_thread: InThread[Answered]) -> None:
+        self._outbound = outbound
+        self._in_thread = in_thread
+
+    async def __call__(self, url: str, body: bytes, headers: Mapping[str, str], policy: EndpointPolicy, /) -> Answered:
+        """As `Outbound.post`."""
+        outbound = self._outbound()
+        return await self._in_thread(lambda: outbound.post(url, body, headers, policy))
+
+
+def both_posts(in_thread: InThread[Answered]) -> tuple[Post, Post]:
+    """The async and the blocking form over one transport, made at the first use: who sends nothing needs no extra."""
+    outbound = cache(Outbound)
+    return ThreadedPost(outbound, in_thread), BlockingPost(outbound)
 
 
 class _Pinned(NetworkBackend):

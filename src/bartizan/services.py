@@ -10,7 +10,7 @@ from bartizan.core.drive import run
 from bartizan.core.once import ONCE, Once
 from bartizan.core.passage import Authenticator, Decision, Rule
 from bartizan.core.ports import Clock, Fetch, SteppedClock, SystemClock, Waits
-from bartizan.core.principal import Environment, Principal
+from bartizan.core.principal import Environment, Principal, checked_org
 from bartizan.core.ring import MAKE_ONE, SecretRing
 from bartizan.core.roots import Roots, SecretUse
 from bartizan.core.tables import Backend
@@ -18,7 +18,7 @@ from bartizan.credentials.access_tokens import AccessTokens, Issuing
 from bartizan.credentials.issuer_keys import Issuers, Outside
 from bartizan.credentials.issuer_stage import CHALLENGES as OF_MEMBERS, MemberAuthenticator
 from bartizan.credentials.issuers import Issuer
-from bartizan.credentials.key_format import KeyFormat, checked_environment, checked_org
+from bartizan.credentials.key_format import KeyFormat, checked_environment
 from bartizan.credentials.key_rows import KEYS, PEPPERED, Entry
 from bartizan.credentials.key_stage import CHALLENGES as OF_KEYS, KeyAuthenticator
 from bartizan.credentials.key_text import KINDS

@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from bartizan.core.address import EndpointPolicy
 
@@ -67,3 +67,17 @@ class Fetch(Protocol):
 
     async def __call__(self, url: str, policy: EndpointPolicy, /) -> bytes:
         """The body of the 200 answer. Anything else, and whatever `policy` does not allow, is `Unavailable`."""
+
+
+class Answered(NamedTuple):
+    """What a server said to a POST: its status, and its `Retry-After` as it stands there."""
+
+    status: int
+    retry_after: str | None
+
+
+class Post(Protocol):
+    """The one way to send something to a URL that somebody else chose."""
+
+    async def __call__(self, url: str, body: bytes, headers: Mapping[str, str], policy: EndpointPolicy, /) -> Answered:
+        """The answer, whatever its status. None in time, and what `policy` does not allow, is `Unavailable`."""

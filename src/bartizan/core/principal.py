@@ -147,6 +147,13 @@ callers: ContextVar[tuple[Principal, ...]] = ContextVar("bartizan_callers")
 NOBODY: tuple[Principal, ...] = ()
 
 
+def checked_org(org: object) -> str:
+    """An organization's id: 1 to 128 printable characters."""
+    if not isinstance(org, str) or not 1 <= len(org) <= 128 or not org.isprintable():
+        raise Misuse("org is an organization's id: 1 to 128 printable characters")
+    return org
+
+
 class _NoGate(tuple[Principal, ...]):
     """Nobody, since no gate ran: what an adapter leaves behind in a context that was untouched before it."""
 

@@ -12,12 +12,12 @@ from bartizan.core.encoding import base64url
 from bartizan.core.events import Journal
 from bartizan.core.passage import checked_scopes
 from bartizan.core.ports import Clock, Entropy, Waits, fresh
-from bartizan.core.principal import ConsumerPrincipal, Environment, verified
+from bartizan.core.principal import ConsumerPrincipal, Environment, checked_org, verified
 from bartizan.core.ring import SecretRing
 from bartizan.core.roots import Roots
 from bartizan.core.tables import Backend
 from bartizan.credentials.jws import SigningKey
-from bartizan.credentials.key_format import checked_org, checked_seconds
+from bartizan.credentials.key_format import checked_seconds
 from bartizan.credentials.signing import Keyring, SigningKeys, checked_issuer
 from bartizan.credentials.tokens import ACCESS, CHOICES, CLAIMS, LEEWAY, LONGEST_LIFE, Remembering, access_policy
 from bartizan.errors import InvalidToken, Misuse, Reason

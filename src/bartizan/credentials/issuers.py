@@ -7,10 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 from bartizan.core.address import EndpointPolicy, endpoint_of
-from bartizan.core.principal import Environment, MemberPrincipal, verified
+from bartizan.core.principal import Environment, MemberPrincipal, checked_org, verified
 from bartizan.credentials.jwks import published_key_set
 from bartizan.credentials.jws import KeySet, checked_algorithms
-from bartizan.credentials.key_format import checked_org
 from bartizan.credentials.tokens import ACCESS, LEEWAY, TokenPolicy, VerifiedToken
 from bartizan.credentials.weak_keys import UnusableKey
 from bartizan.errors import InvalidToken, Misuse, Reason

@@ -6,7 +6,7 @@ from re import compile as regex
 
 from bartizan.core.passage import checked_scopes
 from bartizan.core.ports import Entropy, fresh
-from bartizan.core.principal import ENVIRONMENTS, Environment
+from bartizan.core.principal import ENVIRONMENTS, Environment, checked_org
 from bartizan.core.ring import SecretRing
 from bartizan.core.tables import LARGEST
 from bartizan.credentials.key_rows import Entry, IssuedKey, KeyPrincipal, KeyRow, listed, minted, record
@@ -106,13 +106,6 @@ def checked_environment(environment: Environment) -> Environment:
     if environment not in ENVIRONMENTS:
         raise Misuse('environment is "live" or "test"')
     return environment
-
-
-def checked_org(org: object) -> str:
-    """An organization's id: 1 to 128 printable characters."""
-    if not isinstance(org, str) or not 1 <= len(org) <= 128 or not org.isprintable():
-        raise Misuse("org is an organization's id: 1 to 128 printable characters")
-    return org
 
 
 def checked_seconds(seconds: object) -> int:

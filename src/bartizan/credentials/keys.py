@@ -7,12 +7,12 @@ from typing import Any, Literal, TypeVar
 from bartizan.core.cache import Cache
 from bartizan.core.events import AuditEvent, Journal, current_actor, entered
 from bartizan.core.ports import Clock, Waits
-from bartizan.core.principal import Environment
+from bartizan.core.principal import Environment, checked_org
 from bartizan.core.ring import SecretRing
 from bartizan.core.roots import Roots
 from bartizan.core.tables import Backend, Is, Ref
 from bartizan.credentials.key_changes import KeyChanges
-from bartizan.credentials.key_format import KeyFormat, checked_environment, checked_org
+from bartizan.credentials.key_format import KeyFormat, checked_environment
 from bartizan.credentials.key_rows import (
     KEYS,
     Entry,

@@ -7,11 +7,10 @@ from bartizan.core.encoding import canonical, joined
 from bartizan.core.events import AuditEvent, Journal, current_actor, entered
 from bartizan.core.once import Markers, marker_id, new_owner
 from bartizan.core.ports import Clock, Entropy, fresh
-from bartizan.core.principal import Environment, Verified, passage_method, verified
+from bartizan.core.principal import Environment, Verified, checked_org, passage_method, verified
 from bartizan.core.ring import Purpose, SecretRing
 from bartizan.core.stamp import Stamp, Stamped
 from bartizan.core.tables import Backend
-from bartizan.credentials.key_format import checked_org
 from bartizan.errors import InvalidCode, MethodNotAllowed, Misuse, Reason
 
 LONGEST_LIFE = 30 * 86_400
