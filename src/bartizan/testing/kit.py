@@ -14,6 +14,7 @@ from bartizan.core.ring import new_root
 from bartizan.core.tables import Insert
 from bartizan.credentials.key_rows import IssuedKey
 from bartizan.credentials.key_text import Kind
+from bartizan.stores.memory import MemoryBackend
 from bartizan.testing.clock import FakeClock
 from bartizan.wiring import Bartizan
 
@@ -54,7 +55,8 @@ class Kit:
     def __init__(self, **arguments: Any) -> None:
         self.clock: FakeClock = FakeClock()
         self.decisions: list[Decision] = []
-        url = arguments.pop("url", "memory://")
+        # A backend and not `memory://`, which is refused where the environment says that several processes serve.
+        url = arguments.pop("url", None) or MemoryBackend(self.clock)
         defaults: dict[str, Any] = {
             "environment": "test",
             "secrets": [new_root()],
