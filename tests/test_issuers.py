@@ -1,16 +1,19 @@
 """What an outside issuer may assert. Each test carries the name of its attack."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 from outside import NOW, URL, Provider
 
 from bartizan.core.drive import run
+from bartizan.core.encoding import base64url
 from bartizan.core.events import AuditEvent
 from bartizan.core.ports import SteppedClock
 from bartizan.core.principal import MemberPrincipal
-from bartizan.credentials.issuer_keys import Issuers, Outside
+from bartizan.credentials.issuer_keys import MENTIONS, Issuers, Outside, named_in
 from bartizan.credentials.issuers import Issuer
 from bartizan.errors import InvalidToken, Misuse, Reason
 from bartizan.stores.waits import BlockingWaits
@@ -303,6 +306,114 @@ def test_the_signature_that_is_remembered_is_not_the_token(provider: Provider) -
         forged = ".".join([header, other.split(".")[1], signature])
         with pytest.raises(InvalidToken):
             run(both.authenticate(forged.encode()))
+
+
+A, B, C = (Provider(f"https://{name}.example") for name in "abc")
+
+
+@pytest.mark.parametrize(
+    ("payload", "named"),
+    [
+        ('{"iss":"https://a.example"}', "a"),
+        ('{"iss":"https://b.example","sub":"x"}', "b"),
+        ('{ "sub" : 1,\n\t"iss" :\r "https://a.example" }', "a"),
+        ('{"iss":"https:\\/\\/a.example"}', "a"),
+        ('{"act":{"iss":"https://b.example","act":{"iss":"https://b.example"}},"iss":"https://a.example"}', "a"),
+        ('{"iss":"https://a.example","act":{"iss":"https://b.example"}}', "a"),
+        ('{"act":[{"iss":"https://b.example"}],"iss":"https://a.example"}', "a"),
+        ('{"jti":"}{{","iss":"https://a.example"}', "a"),
+        ('{"act":{"iss":"https://z.example"},"iss":"https://b.example"}', "b"),
+        ('{"x":"\\"iss\\":\\"https://b.example\\"","iss":"https://a.example"}', "a"),
+        ('{"x":"iss","iss":"https://a.example"}', "a"),
+        ('{"iss":"https://z.example"}', None),
+        ('{"iss":"https://a.example/"}', None),
+        ('{"iss":["https://a.example"]}', None),
+        ('{"\\u0069ss":"https://a.example"}', None),
+        ("{}", None),
+        ("", None),
+    ],
+)
+@pytest.mark.parametrize("extra", range(3))
+def test_the_issuer_that_a_payload_names(payload: str, named: str | None, extra: int) -> None:
+    both = service(trusting(A), trusting(B))
+    text = f"e30.{base64url(payload.encode() + b' ' * extra)}.AA".encode()
+    found = both.named(text)
+    assert (found and found.issuer.url) == (named and f"https://{named}.example")
+    assert both.named(text) is found  # asked again for the very same bytes
+
+
+urls = st.sampled_from([A.url, B.url, C.url])
+values = st.recursive(
+    st.none() | st.integers(0, 9) | st.text(st.characters(codec="utf-8", exclude_characters="{}"), max_size=5) | urls,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["iss", "act", "x", '"iss":', "\\"]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["sub", "act", "may_act", "z"]), values), urls, st.booleans(), st.data())
+def test_the_issuer_is_found_as_a_reader_of_json_finds_it(
+    claims: dict[str, Any], url: str, escaped: bool, data: st.DataObject
+) -> None:
+    names = data.draw(st.permutations([*claims, "iss"]))
+    said = {**claims, "iss": url}
+    text = json.dumps({name: said[name] for name in names}, indent=data.draw(st.sampled_from([None, 1])))
+    text = text.replace("/", "\\/") if escaped else text
+    known = {url.encode(): keys for url, keys in outside(trusting(A), trusting(B)).known.items()}
+    if text.count('"iss"') <= MENTIONS:
+        found = named_in(f"e30.{base64url(text.encode())}.AA".encode(), known)
+        assert found is known.get(url.encode()) or (url == C.url and found is not None)  # which refuses it
+
+
+@given(st.binary(max_size=200))
+def test_whatever_is_presented_names_an_issuer_or_none(presented: bytes) -> None:
+    known = {url.encode(): keys for url, keys in outside(trusting(A), trusting(B)).known.items()}
+    assert named_in(presented, known) is None
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("inner", ["[],", "{},", '"iss":"https://a.example",', '{"iss":"https://b.example"},'])
+def test_no_json_is_read_before_a_signature_holds(several: bool, inner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 KiB of brackets cost a stranger's token hundreds of microseconds in a reader of JSON."""
+    known = service(trusting(A), trusting(B)) if several else service(trusting(A))
+    head, _, signature = A.token().split(".")
+    run(known.authenticate(A.token().encode()))  # the header is known from now on
+    body = base64url(('{"iss":"https://a.example","x":[' + inner * (5500 // len(inner)) + "1]}").encode())
+    read: list[bytes] = []
+    for module in ("tokens", "jws", "issuer_keys"):
+        monkeypatch.setattr(f"bartizan.credentials.{module}.parsed", lambda data: read.append(data))
+    with pytest.raises(InvalidToken) as caught:
+        run(known.authenticate(f"{head}.{body}.{signature}".encode()))
+    assert (caught.value.reason, read) == (Reason.WRONG_SIGNATURE, [])
+
+
+def test_a_remembered_member_is_held_against_clock_and_keys() -> None:
+    provider = Provider()
+    clock = SteppedClock(fake := FakeClock(now=NOW))
+    held = Outside([trusting(provider)], environment="live", clock=clock, journal=Silent(), wake=lambda: None)
+    members, token = held.form(None, BlockingWaits()), provider.token().encode()
+    first = run(members.authenticate(token))
+    assert run(members.authenticate(token)) is first
+    fake.advance(605)
+    with pytest.raises(InvalidToken):
+        run(members.authenticate(token))
+
+
+def test_a_function_is_asked_each_time() -> None:
+    """What it answers may change: a tenant that has left is out at once."""
+    gone: set[str] = set()
+
+    def tenant(claims: Mapping[str, Any]) -> str:
+        return "" if claims["org_id"] in gone else str(claims["org_id"])
+
+    provider = Provider()
+    members, token = service(trusting(provider, organizations=tenant)), provider.token().encode()
+    assert run(members.authenticate(token)).org == run(members.authenticate(token)).org == "org_1"
+    gone.add("org_1")
+    with pytest.raises(InvalidToken) as caught:
+        run(members.authenticate(token))
+    assert caught.value.reason is Reason.MAPPING_FAILED
 
 
 def test_many_members_are_remembered_and_not_more(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from base64 import urlsafe_b64encode
 from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
 from math import inf
-from re import compile as pattern
 from typing import Any, NoReturn
 from zlib import crc32
 
@@ -20,7 +19,7 @@ _VALUES = {c: i for i, c in enumerate(ALPHABET)}
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _LAST = ("", "", "AQgw", "AEIMQUYcgkosw048")
 _PADDING = ("", "", "==", "=")
-_URL_SAFE = pattern(r"[A-Za-z0-9_-]*")
+_URL_SAFE = (ALPHABET + "-_").encode()
 DEEPEST = 32  # levels of arrays and objects in JSON from elsewhere
 _canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode  # made once
 CHECK = 6  # characters of a checksum: 62**6 > 2**32
@@ -72,16 +71,27 @@ def base64url(data: bytes) -> str:
     return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-def unbase64url(text: str) -> bytes | None:
-    """The bytes that `base64url` would write as exactly `text`, or None where there are none.
+def is_base64url(text: str) -> bool:
+    """Whether `text` is what `base64url` writes for some bytes.
 
     A lenient reader skips what it does not know and drops the last bits, so that many texts give the same bytes.
     """
     over = len(text) % 4
     # What is behind whole groups of four says four or two bits more than there are bytes for: they are zero.
-    if not _URL_SAFE.fullmatch(text) or (over and text[-1] not in _LAST[over]):
-        return None
-    return a2b_base64((text + _PADDING[over]).encode().translate(_STANDARD))
+    return text.isascii() and not text.encode().translate(None, _URL_SAFE) and (not over or text[-1] in _LAST[over])
+
+
+def unbase64url(text: str) -> bytes | None:
+    """The bytes that `base64url` would write as exactly `text`, or None where there are none."""
+    return a2b_base64((text + _PADDING[len(text) % 4]).encode().translate(_STANDARD)) if is_base64url(text) else None
+
+
+def loose_base64url(text: bytes) -> bytes:
+    """What `unbase64url` gives, and something or nothing where it gives None: to look at, never to take."""
+    try:
+        return a2b_base64(text.translate(_STANDARD) + b"==")
+    except ValueError:
+        return b""
 
 
 def joined(*parts: bytes) -> bytes:

@@ -4,18 +4,21 @@ A request waits for a fetch only where nothing that is held can answer it: befor
 has seen. What is older than `FRESH` still answers and is fetched again by the upkeep thread.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from re import compile as pattern
 from threading import Lock
+from typing import Any
 
 from bartizan.core.cache import Cache
-from bartizan.core.encoding import parsed, unbase64url
+from bartizan.core.encoding import loose_base64url, parsed
 from bartizan.core.events import AuditEvent, Journal
 from bartizan.core.ports import Clock, Fetch, Waits
 from bartizan.core.principal import Environment, MemberPrincipal
-from bartizan.credentials.issuers import DISCOVERY, MOST_HEADER, Issuer
+from bartizan.credentials.issuers import DISCOVERY, Issuer
 from bartizan.credentials.jwks import published_key_set
 from bartizan.credentials.jws import KeySet
-from bartizan.credentials.tokens import MOST_BYTES, TokenReader, VerifiedToken
+from bartizan.credentials.tokens import MOST_BYTES, Remembering, VerifiedToken, read_only
 from bartizan.errors import InvalidToken, Misuse, Reason, Unavailable
 
 FRESH = 300  # seconds that keys are used without looking again
@@ -26,18 +29,28 @@ ABSENT = 60  # seconds in which a header whose key was looked for, and not found
 MANY_ABSENT = 1000
 MANY_ROUTES = 10_000
 TAIL = 64  # characters of a signature, by which a token that verified is known again
+MENTIONS = 8  # of an `iss` in a payload that are looked at; `act` (RFC 8693) has one of its own
 
 NEVER = -(2**62)
+_MENTION = pattern(rb'"iss"[ \t\r\n]{0,9}:[ \t\r\n]{0,9}"([^"]*)"')
 
 
 class IssuerKeys:
     """One issuer's keys, of both forms: the lock guards these few fields, and nothing waits while it is held."""
 
-    __slots__ = ("_fixed", "_held", "_lock", "_tried", "_wake", "absent", "busy", "issuer", "reader", "wanted")
+    __slots__ = (
+        "_asks", "_clock", "_environment", "_fixed", "_held", "_lock", "_reader", "_tried", "_wake", "absent", "busy",
+        "issuer", "wanted",
+    )  # fmt: skip
 
-    def __init__(self, issuer: Issuer, *, clock: Clock, wake: Callable[[], object]) -> None:
+    def __init__(self, issuer: Issuer, *, environment: Environment, clock: Clock, wake: Callable[[], object]) -> None:
         self.issuer: Issuer = issuer
-        self.reader: TokenReader = TokenReader(issuer.policy)
+        self._environment = environment
+        self._clock = clock
+        # A function of the application's is asked each time; what a table says of a token stays as it is.
+        self._asks = callable(issuer.organizations)
+        made = read_only if self._asks else self._stands_for
+        self._reader: Remembering[VerifiedToken | MemberPrincipal] = Remembering(issuer.policy, made)
         self.absent: Cache[bool] = Cache(clock=clock, staleness=ABSENT, size=MANY_ABSENT)
         self.wanted: bool = False
         self.busy: bool = False
@@ -46,6 +59,17 @@ class IssuerKeys:
         self._lock = Lock()
         self._tried = NEVER
         self._wake = wake
+
+    def member(self, token: str, keys: KeySet, now: int) -> MemberPrincipal:
+        """Whom `token` stands for, if one of `keys` signed it; else `InvalidToken`."""
+        found = self._reader.verify(token, keys, now)
+        return found if isinstance(found, MemberPrincipal) else self._whom(found, now)
+
+    def _stands_for(self, subject: str, expires_at: int, claims: Mapping[str, Any]) -> MemberPrincipal:
+        return self._whom(read_only(subject, expires_at, claims), self._clock.seconds())
+
+    def _whom(self, token: VerifiedToken, now: int) -> MemberPrincipal:
+        return self.issuer.member(token, environment=self._environment, now=now)
 
     def current(self, now: int) -> KeySet | None:
         """The keys that may be used at `now`; None where there are none, or none that are young enough."""
@@ -103,7 +127,9 @@ class Outside:
         self.environment: Environment = environment
         self.clock: Clock = clock
         self.journal: Journal = journal
-        self.known: Mapping[str, IssuerKeys] = {i.url: IssuerKeys(i, clock=clock, wake=wake) for i in issuers}
+        self.known: Mapping[str, IssuerKeys] = {
+            i.url: IssuerKeys(i, environment=environment, clock=clock, wake=wake) for i in issuers
+        }
         if len(self.known) != len(issuers):
             raise Misuse("two issuers have the same url")
         self.fetches: bool = any(not isinstance(each.jwks, Mapping) for each in issuers)
@@ -123,7 +149,9 @@ class Issuers:
         self._journal = outside.journal
         self._fetch = fetch
         self._waits = waits
+        self._by_url = {url.encode(): keys for url, keys in outside.known.items()}
         self._routes: dict[bytes, IssuerKeys] = {}
+        self._last: tuple[bytes, IssuerKeys | None] = b"", None
         self._only: IssuerKeys | None = next(iter(self.known.values())) if len(self.known) == 1 else None
 
     def named(self, presented: bytes) -> IssuerKeys | None:
@@ -132,32 +160,43 @@ class Issuers:
         That chooses where its key is looked up; nothing of it is believed before that key has verified it.
         """
         route = self._routes.get(presented[-TAIL:])
-        return route or self.known.get(_issuer_of(presented))
+        if route is not None:
+            return route
+        last, found = self._last  # the gate asks whose it is, and then gives the very same bytes to be verified
+        if last is not presented:
+            found = named_in(presented, self._by_url)
+            self._last = presented, found
+        return found
 
     async def authenticate(self, presented: bytes) -> MemberPrincipal:
         """The member that a token stands for; `InvalidToken`, or `Unavailable` where its issuer's keys are."""
         if len(presented) > MOST_BYTES:
             raise InvalidToken(Reason.MALFORMED_TOKEN)
-        keys = self._only or self.named(presented)
+        keys = self._only
+        if keys is not None:
+            return await self._member(keys, presented.decode("latin-1"))
+        keys = self.named(presented)
+        self._last = b"", None
         if keys is None:
             raise InvalidToken(Reason.WRONG_ISSUER)
-        token = await self._verified(keys, presented.decode("latin-1"))
+        member = await self._member(keys, presented.decode("latin-1"))
         tail = presented[-TAIL:]
         if tail not in self._routes:
             if len(self._routes) >= MANY_ROUTES:
                 self._routes.clear()
             self._routes[tail] = keys
-        return keys.issuer.member(token, environment=self.environment, now=self.clock.seconds())
+        return member
 
-    async def _verified(self, keys: IssuerKeys, token: str) -> VerifiedToken:
+    async def _member(self, keys: IssuerKeys, token: str) -> MemberPrincipal:
         now = self.clock.seconds()
         held = keys.current(now)
-        header = token.partition(".")[0]  # the kid's place: it names the key, and is the same for all that it signed
         if held is not None:
             try:
-                return keys.reader.verify(token, held, now)
+                return keys.member(token, held, now)
             except InvalidToken as error:
-                if error.reason is not Reason.UNKNOWN_SIGNING_KEY or not keys.askable(now) or keys.absent.get(header):
+                if error.reason is not Reason.UNKNOWN_SIGNING_KEY or not keys.askable(now):
+                    raise
+                if keys.absent.get(_kid_of(token)):
                     raise
         elif not keys.askable(now):
             raise Unavailable(Reason.ENDPOINT_FAILED)
@@ -168,13 +207,13 @@ class Issuers:
         if newer is None:
             raise Unavailable(Reason.ENDPOINT_FAILED)
         try:
-            return keys.reader.verify(token, newer, now)
+            return keys.member(token, newer, now)
         except InvalidToken as error:
             if error.reason is Reason.UNKNOWN_SIGNING_KEY:
                 if keys.busy:  # the other form is fetching, and whether its answer has the key nobody knows yet
                     raise Unavailable(Reason.ENDPOINT_FAILED) from None
                 if newer is not held:
-                    keys.absent.put(header, True, mark)
+                    keys.absent.put(_kid_of(token), True, mark)
             raise
 
     async def revalidate(self) -> None:
@@ -222,15 +261,31 @@ class Issuers:
         return jwks
 
 
-def _issuer_of(presented: bytes) -> str:
-    """The `iss` of a token that nobody has verified, or an empty text."""
+def _kid_of(token: str) -> str:
+    """The header, which is the kid's place: it names the key, and is the same for all that it signed."""
+    return token.partition(".")[0]
+
+
+def named_in(presented: bytes, known: Mapping[bytes, IssuerKeys]) -> IssuerKeys | None:
+    r"""Which of the known issuers the payload of a token names, which nobody has verified; None where it names none.
+
+    This looks for an `iss` and reads no JSON, which would be long work on what a stranger sends. Of several the one
+    that is in no other object counts. A name written with escapes, `\/` aside, is none.
+    """
     parts: Sequence[bytes] = presented.split(b".", 3) if len(presented) <= MOST_BYTES else ()
-    if len(parts) != 3 or len(parts[0]) > MOST_HEADER:
-        return ""
-    payload = unbase64url(parts[1].decode("latin-1"))
-    try:
-        claims = parsed(payload) if payload else None
-    except ValueError:
-        return ""
-    issuer = claims.get("iss") if isinstance(claims, dict) else None
-    return issuer if isinstance(issuer, str) else ""
+    payload = loose_base64url(parts[1]) if len(parts) == 3 else b""
+    found = [(at, issuer) for at, url in _mentions(payload) if (issuer := known.get(url)) is not None]
+    if len(found) < 2:
+        return found[0][1] if found else None
+    depth = seen = 0
+    for at, issuer in found:
+        depth += payload.count(b"{", seen, at) - payload.count(b"}", seen, at)
+        seen = at
+        if depth == 1:
+            return issuer
+    return found[0][1]
+
+
+def _mentions(payload: bytes) -> Iterator[tuple[int, bytes]]:
+    for found in islice(_MENTION.finditer(payload), MENTIONS):
+        yield found.start(), found[1].replace(b"\\/", b"/")

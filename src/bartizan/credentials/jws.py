@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm, ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
 from jwt.exceptions import PyJWTError
 
-from bartizan.core.encoding import base64url, canonical, parsed, unbase64url
+from bartizan.core.encoding import base64url, canonical, is_base64url, parsed, unbase64url
 from bartizan.core.ring import Subkey
 from bartizan.credentials.weak_keys import UnusableKey, checked_numbers
 from bartizan.errors import InvalidToken, Misuse, Reason
@@ -59,6 +59,9 @@ _MAKERS: tuple[tuple[Any, Any], ...] = (
 )
 _OPERATIONS = ("sign", "verify")
 LONGEST_KID = 200
+MOST_OBJECTS = (
+    8  # in a header, which has one, and perhaps one more for a key that is not read; each costs a stranger's time
+)
 
 
 class VerificationKey:
@@ -311,20 +314,20 @@ class Reader:
             raise InvalidToken(Reason.UNKNOWN_SIGNING_KEY)
         if algorithm not in key.spellings or key.algorithm not in self._algorithms:
             raise InvalidToken(Reason.WRONG_ALGORITHM)
-        payload, signature = unbase64url(second), unbase64url(third)
-        if payload is None or not signature:
+        signature = unbase64url(third)
+        if not signature or not is_base64url(second):
             raise InvalidToken(Reason.MALFORMED_TOKEN)
         key.check(f"{first}.{second}".encode("ascii"), signature)
         if header is None:
             if len(self._known) >= 64:
                 self._known.clear()
             self._known[first] = algorithm, kid
-        return key, payload
+        return key, unbase64url(second) or b""  # what is long work on junk comes last
 
     def _header(self, segment: str) -> tuple[str, str | None]:
         data = unbase64url(segment)
         try:
-            header = parsed(data) if data else None
+            header = parsed(data) if data and data.count(b"{") <= MOST_OBJECTS else None
         except ValueError:
             header = None
         if not isinstance(header, dict):

@@ -28,6 +28,7 @@ class ClaimNames:
     scope: str = "scope"  # RFC 8693 section 4.2
     guest: str = "guest"
     factors: str = "factors"
+    epochs: str = "epo"  # in which the session began: of the subject, the organization, and everyone
 
 
 CLAIMS = ClaimNames()
@@ -192,10 +193,11 @@ class TokenReader(Remembering[VerifiedToken]):
     __slots__ = ()
 
     def __init__(self, policy: TokenPolicy) -> None:
-        super().__init__(policy, _token)
+        super().__init__(policy, read_only)
 
 
-def _token(subject: str, expires_at: int, claims: Mapping[str, Any]) -> VerifiedToken:
+def read_only(subject: str, expires_at: int, claims: Mapping[str, Any]) -> VerifiedToken:
+    """The token that says these claims, which nobody changes any more."""
     nested = {name: _frozen(value) for name, value in claims.items() if type(value) in (dict, list)}
     shown = MappingProxyType({**claims, **nested} if nested else claims)
     return verified(VerifiedToken, subject=subject, expires_at=expires_at, claims=shown)
