@@ -27,10 +27,12 @@ MAY = {
         "Bartizan Gate Rule Limit allow current_principal Principal SecretPrincipal PublishablePrincipal"
         " ConsumerPrincipal MemberPrincipal JobPrincipal Guard OrgAccess Issuer SessionPolicy SigninPolicy TokenPair"
         " WebhookVerifier NamedSecret WebhookSigner WebhookEvent KeyFormat TokenVerifier OriginCheck EventType"
+        " WebhookPolicy"  # how webhooks are sent, beside SessionPolicy
         " BartizanError Misuse Rejected NotFound InvalidWebhook MalformedWebhook Unavailable".split()
     ),
     "bartizan.types": set(
         "Request Admit Refuse Decision IssuedKey KeyRecord KeyRow Session Cookie Identity PendingCode Claim Handoff"
+        " Delivery EndpointRecord IssuedEndpoint"
         " Link VerifiedToken AuditEvent Sink Authenticator Identified WireProfile"
         " Requirement ParsedKey".split()  # these two are named by signatures of others
     ),
@@ -40,10 +42,11 @@ NOW = {
         "Bartizan Gate Rule allow current_principal Principal SecretPrincipal PublishablePrincipal JobPrincipal"
         " ConsumerPrincipal MemberPrincipal Issuer SessionPolicy TokenVerifier"
         " KeyFormat BartizanError Misuse Rejected NotFound Unavailable"
-        " WebhookVerifier NamedSecret WebhookSigner WebhookEvent InvalidWebhook MalformedWebhook".split()
+        " WebhookVerifier NamedSecret WebhookSigner WebhookPolicy WebhookEvent InvalidWebhook MalformedWebhook".split()
     ),
     "bartizan.types": set(
         "Request Admit Refuse Decision IssuedKey KeyRecord KeyRow Claim Link AuditEvent Authenticator"
+        " Delivery EndpointRecord IssuedEndpoint"
         " VerifiedToken Requirement ParsedKey".split()
     ),
 }

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Unavailable as Unavailable,
     )
     from bartizan.gate.gate import Gate as Gate
+    from bartizan.webhooks.delivery import WebhookPolicy as WebhookPolicy
     from bartizan.webhooks.event import WebhookEvent as WebhookEvent
     from bartizan.webhooks.keys import NamedSecret as NamedSecret
     from bartizan.webhooks.signer import WebhookSigner as WebhookSigner
@@ -60,6 +61,7 @@ _HOME = {
     "TokenVerifier": "credentials.tokens",
     "Unavailable": "errors",
     "WebhookEvent": "webhooks.event",
+    "WebhookPolicy": "webhooks.delivery",
     "WebhookSigner": "webhooks.signer",
     "WebhookVerifier": "webhooks.verifier",
     "allow": "",

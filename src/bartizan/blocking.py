@@ -12,6 +12,7 @@ from bartizan.core.roots import SecretUse
 from bartizan.credentials.keys import Keys
 from bartizan.credentials.links import Links
 from bartizan.credentials.signing import SigningKeys
+from bartizan.webhooks.endpoints import WebhookEndpoints
 
 if TYPE_CHECKING:
     from typing import Self
@@ -46,6 +47,20 @@ class BlockingSigningKeys(Blocking):
     rotate: Final = blocking(SigningKeys.rotate)
     revoke: Final = blocking(SigningKeys.revoke)
     jwks: Final = blocking(SigningKeys.jwks)
+
+
+class BlockingWebhookEndpoints(Blocking):
+    """`WebhookEndpoints` for WSGI, scripts and the command line."""
+
+    create: Final = blocking(WebhookEndpoints.create)
+    get: Final = blocking(WebhookEndpoints.get)
+    list: Final = blocking(WebhookEndpoints.list)
+    update: Final = blocking(WebhookEndpoints.update)
+    rotate: Final = blocking(WebhookEndpoints.rotate)
+    disable: Final = blocking(WebhookEndpoints.disable)
+    enable: Final = blocking(WebhookEndpoints.enable)
+    delete: Final = blocking(WebhookEndpoints.delete)
+    deliver: Final = blocking(WebhookEndpoints.deliver)
 
 
 class BlockingClaiming:
@@ -116,6 +131,11 @@ class BlockingBartizan:
     def signing_keys(self) -> BlockingSigningKeys:
         """As `Bartizan.signing_keys`."""
         return BlockingSigningKeys(self._shared.blocking_side.tokens.signing)
+
+    @property
+    def webhook_endpoints(self) -> BlockingWebhookEndpoints:
+        """As `Bartizan.webhook_endpoints`."""
+        return BlockingWebhookEndpoints(self._shared.blocking_side.endpoints)
 
     @property
     def once(self) -> BlockingOnce:

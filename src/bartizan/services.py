@@ -9,7 +9,7 @@ from bartizan.core.cache import Cache
 from bartizan.core.drive import run
 from bartizan.core.once import ONCE, Once
 from bartizan.core.passage import Authenticator, Decision, Rule
-from bartizan.core.ports import Clock, Fetch, SteppedClock, SystemClock, Waits
+from bartizan.core.ports import Clock, Fetch, Post, SteppedClock, SystemClock, Waits
 from bartizan.core.principal import Environment, Principal, checked_org
 from bartizan.core.ring import MAKE_ONE, SecretRing
 from bartizan.core.roots import Roots, SecretUse
@@ -31,19 +31,25 @@ from bartizan.errors import Misuse
 from bartizan.gate.gate import Gate
 from bartizan.gate.rules import compiled
 from bartizan.operations.upkeep import Upkeep
-from bartizan.outbound import both_fetches
+from bartizan.outbound import both_fetches, both_posts
 from bartizan.stores.urls import Store, opened
 from bartizan.stores.waits import AsyncWaits, BlockingWaits, Threads
+from bartizan.webhooks.delivery import WebhookPolicy
+from bartizan.webhooks.endpoint_rows import SEALED
+from bartizan.webhooks.endpoints import WebhookEndpoints
 
 PURGED_EVERY = 60  # seconds between two looks for markers that are over
 PURGED_AT_ONCE = 1000
+SENDERS = 16  # threads that send webhooks: they wait for strangers, so nothing else waits for them
 _CHALLENGES = {**OF_KEYS, **OF_TOKENS, **OF_MEMBERS}
 
 
 class Side:
     """The services of one form, async or blocking."""
 
-    def __init__(self, shared: "Shared", waits: Waits, backend: Backend | None, fetch: Fetch | None) -> None:
+    def __init__(
+        self, shared: "Shared", waits: Waits, backend: Backend | None, fetch: Fetch | None, post: Post
+    ) -> None:
         self.backend = backend
         self._clock = shared.clock
         self._used_roots: Roots | None = None
@@ -51,6 +57,7 @@ class Side:
         self._links: Links | None = None
         self._tokens: AccessTokens | None = None
         self._once: Once | None = None
+        self._endpoints: WebhookEndpoints | None = None
         self.members: Issuers = shared.outside.form(fetch, waits)
         if backend is not None:
             self._once = Once(
@@ -60,7 +67,7 @@ class Side:
         if backend is not None and shared.ring is not None and shared.form is not None:
             self._used_roots = Roots(
                 backend=backend, waits=waits, ring=shared.ring, environment=shared.environment, clock=shared.clock,
-                dependants=[PEPPERED, WRAPPED],
+                dependants=[PEPPERED, WRAPPED, SEALED],
             )  # fmt: skip
             if shared.issuing is not None:
                 self._tokens = shared.issuing.side(backend, waits, self._used_roots)
@@ -72,6 +79,11 @@ class Side:
             self._links = Links(
                 backend=backend, ring=shared.ring, environment=shared.environment, clock=shared.clock,
                 journal=shared.journal, wake=shared.once_used,
+            )  # fmt: skip
+            self._endpoints = WebhookEndpoints(
+                backend=backend, waits=waits, ring=shared.ring, roots=self._used_roots, environment=shared.environment,
+                clock=shared.clock, journal=shared.journal, post=post, policy=shared.webhooks,
+                wake=shared.upkeep.need,
             )  # fmt: skip
 
     @property
@@ -87,6 +99,13 @@ class Side:
         if self._links is None:
             raise Misuse(f"links need url= and secrets=; {MAKE_ONE}")
         return self._links
+
+    @property
+    def endpoints(self) -> WebhookEndpoints:
+        """The endpoints of webhooks, where there is all that they need."""
+        if self._endpoints is None:
+            raise Misuse(f"webhook_endpoints need url= and secrets=; {MAKE_ONE}")
+        return self._endpoints
 
     @property
     def tokens(self) -> AccessTokens:
@@ -145,6 +164,7 @@ class Shared:
         key_prefix: str | None,
         issuing: Callable[..., Issuing] | None,
         issuers: Sequence[Issuer],
+        webhooks: WebhookPolicy,
         staleness: float,
         workers: int,
         browser_leak: Literal["report", "revoke"],
@@ -156,6 +176,7 @@ class Shared:
         self.staleness = staleness
         self.clock: Clock = SystemClock() if clock is None else SteppedClock(clock)
         self.ring = ring
+        self.webhooks = webhooks
         self.browser_leak = browser_leak
         self.form: KeyFormat | None = (
             None if ring is None else KeyFormat.over(ring, environment=environment, key_prefix=key_prefix)
@@ -178,18 +199,22 @@ class Shared:
         self.store: Store | None = None if url is None else opened(url, self.clock, workers)
         backend, blocking = (None, None) if self.store is None else (self.store.asynchronous, self.store.blocking)
         self.threads: Threads = Threads()
+        self.senders: Threads = Threads(SENDERS)
         self.outside: Outside = Outside(
             issuers, environment=environment, clock=self.clock, journal=self.journal, wake=self.upkeep.need
         )
         fetch, blocking_fetch = both_fetches(self.threads.run) if self.outside.fetches else (None, None)
-        self.side: Side = Side(self, AsyncWaits(), backend, fetch)
-        self.blocking_side: Side = Side(self, BlockingWaits(), blocking, blocking_fetch)
+        post, blocking_post = both_posts(self.senders.run)
+        self.side: Side = Side(self, AsyncWaits(), backend, fetch, post)
+        self.blocking_side: Side = Side(self, BlockingWaits(), blocking, blocking_fetch, blocking_post)
         self.upkeep.add(self.journal.drain, every=1)
         if self.outside.fetches:
             self.upkeep.add(lambda: run(self.blocking_side.members.revalidate()), every=1)
         if blocking is not None:
             self.upkeep.add(lambda: run(self.uses.write(blocking)), every=USED_EVERY)
             self.upkeep.add(lambda: self._purge(blocking), every=PURGED_EVERY)
+            if ring is not None:
+                self.upkeep.add(lambda: run(self.blocking_side.endpoints.upkeep()), every=PURGED_EVERY)
             if self.issuing is not None:
                 self.upkeep.add(lambda: run(self.blocking_side.tokens.signing.upkeep()), every=PURGED_EVERY)
 
@@ -231,6 +256,7 @@ class Shared:
 
     def close(self) -> None:
         """Write what waits to be written, and close the store; both begin anew at their next use."""
+        self.senders.close()
         self.upkeep.close()
         if self.store is not None:
             self.store.close()

@@ -14,6 +14,11 @@ from bartizan.credentials.key_rows import IssuedKey as IssuedKey, KeyRecord as K
 from bartizan.credentials.key_text import ParsedKey as ParsedKey
 from bartizan.credentials.links import Link as Link
 from bartizan.credentials.tokens import VerifiedToken as VerifiedToken
+from bartizan.webhooks.endpoint_rows import (
+    Delivery as Delivery,
+    EndpointRecord as EndpointRecord,
+    IssuedEndpoint as IssuedEndpoint,
+)
 
 __all__ = [
     "Admit",
@@ -21,6 +26,9 @@ __all__ = [
     "Authenticator",
     "Claim",
     "Decision",
+    "Delivery",
+    "EndpointRecord",
+    "IssuedEndpoint",
     "IssuedKey",
     "KeyRecord",
     "KeyRow",

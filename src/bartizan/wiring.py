@@ -23,6 +23,8 @@ from bartizan.errors import Misuse
 from bartizan.gate.gate import Gate
 from bartizan.operations.settings import settings
 from bartizan.services import Shared
+from bartizan.webhooks.delivery import WEBHOOKS, WebhookPolicy
+from bartizan.webhooks.endpoints import WebhookEndpoints
 
 if TYPE_CHECKING:
     from typing import Self
@@ -35,7 +37,7 @@ class Bartizan:
     first; `issuer` and `audience` stand in consumers' tokens, which `sessions` shapes; `issuers` are those whose tokens
     let members in; `staleness` is how many seconds a cached answer may be old (0 to 300); `workers` is how many
     processes serve; `browser_leak` is what becomes of a secret key that a web page sent, besides its refusal;
-    `on_decision` sees every verdict.
+    `on_decision` sees every verdict; `webhooks` is how messages are sent.
     Only what is used is asked for: `keys` needs `url` and `secrets`, a gate of open rules neither.
     """
 
@@ -52,6 +54,7 @@ class Bartizan:
         key_prefix: str | None = None,
         issuers: Sequence[Issuer] = (),
         sessions: SessionPolicy = SESSIONS,
+        webhooks: WebhookPolicy = WEBHOOKS,
         staleness: float = 5,
         workers: int = 1,
         browser_leak: Literal["report", "revoke"] = "report",
@@ -65,6 +68,7 @@ class Bartizan:
             key_prefix=key_prefix,
             issuing=planned(issuer, audience, sessions),
             issuers=issuers,
+            webhooks=webhooks,
             staleness=staleness,
             workers=workers,
             browser_leak=browser_leak,
@@ -101,6 +105,11 @@ class Bartizan:
     def signing_keys(self) -> SigningKeys:
         """The keys that sign consumers' tokens: rotate, revoke, jwks."""
         return self._shared.side.tokens.signing
+
+    @property
+    def webhook_endpoints(self) -> WebhookEndpoints:
+        """Whom webhooks are sent to: create, rotate, disable, deliver."""
+        return self._shared.side.endpoints
 
     @property
     def once(self) -> Once:

@@ -17,7 +17,9 @@ NAMES = frozenset({
     "request.refused", "stream.ended", "observer.failed", "organization.named",
     "issuer.unreadable",
     "once.lease_lost", "link.issued", "link.redeemed", "context.carried", "context.resumed",
-    "webhook.refused",
+    "webhook.refused", "webhook.undelivered",
+    "webhook_endpoint.created", "webhook_endpoint.updated", "webhook_endpoint.rotated", "webhook_endpoint.disabled",
+    "webhook_endpoint.enabled", "webhook_endpoint.deleted", "webhook_endpoint.row_edited",
 })  # fmt: skip
 Outcome = Literal["success", "refused"]
 SYSTEM = "system"  # the actor where nobody is current: a script, a start-up hook

@@ -112,9 +112,10 @@ class BlockingWaits:
 class Threads:
     """A few threads for a store whose driver blocks, made at first use in each process."""
 
-    __slots__ = ("_lock", "_pid", "_pool")
+    __slots__ = ("_count", "_lock", "_pid", "_pool")
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = THREADS) -> None:
+        self._count = count
         self._lock = Lock()
         self._pid = os.getpid()
         self._pool: ThreadPoolExecutor | None = None
@@ -125,7 +126,7 @@ class Threads:
             self._pid, self._lock, self._pool = os.getpid(), Lock(), None
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(THREADS, "bartizan-store")
+                self._pool = ThreadPoolExecutor(self._count, "bartizan-store")
             future = self._pool.submit(Context().run, work)
         return await asyncio.wrap_future(future)
 

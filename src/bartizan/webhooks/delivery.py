@@ -5,12 +5,13 @@ Fanfare's "Retry policy".
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from re import compile as pattern
 from typing import Final, Literal
 
+from bartizan.core.address import EndpointPolicy
 from bartizan.errors import Misuse
-from bartizan.webhooks.providers import STANDARD_SCHEDULE
+from bartizan.webhooks.providers import STANDARD, STANDARD_SCHEDULE, Provider
 
 Outcome = Literal["ok", "retry", "throttle", "gone"]
 
@@ -84,7 +85,7 @@ class Health:
     failures: int = 0
     failing_since: int | None = None
     disabled_at: int | None = None
-    why: Literal["", "gone", "failing"] = ""
+    why: Literal["", "gone", "failing", "asked"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,44 @@ class Patience:
         return failing
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookPolicy:
+    """How webhooks are sent.
+
+    `endpoint` says where they may go, and how long one attempt may take. `schedule` are the seconds before each
+    attempt, `jitter` by which part of it a delay grows at most. An endpoint that failed `failures` times in a row, over
+    `failing_for` seconds, is switched off. `provider` is the scheme, `agent` the `User-Agent`; `told` names headers in
+    which the `delivery`'s id, the `endpoint`'s and the number of `retries` are told besides.
+    """
+
+    endpoint: EndpointPolicy = field(default_factory=lambda: EndpointPolicy(seconds=20, max_bytes=65_536))
+    schedule: tuple[int, ...] = STANDARD_SCHEDULE
+    jitter: float = JITTER
+    failures: int = 100
+    failing_for: int = 7 * 86_400
+    provider: Provider = STANDARD
+    agent: str = "Bartizan"
+    told: Mapping[Literal["delivery", "endpoint", "retries"], str] = field(default_factory=dict)
+    retries: Retries = field(init=False, repr=False, compare=False)
+    patience: Patience = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.agent or len(self.agent) > 100 or not _VALUE.fullmatch(self.agent):
+            raise Misuse("agent is 1 to 100 characters of printable ASCII")
+        object.__setattr__(self, "retries", Retries(schedule=tuple(self.schedule), jitter=self.jitter))
+        object.__setattr__(self, "patience", Patience(failures=self.failures, seconds=self.failing_for))
+
+    @property
+    def ours(self) -> tuple[str, ...]:
+        """The headers of a message besides the usual ones, in lower case: no endpoint has one of them of its own."""
+        row = self.provider
+        names = (row.signature, row.timestamp, row.id, row.type_header, *self.told.values())
+        return tuple(name.lower() for name in names if name is not None)
+
+
+WEBHOOKS: Final = WebhookPolicy()
+
+
 def request_headers(
     signed: Mapping[str, str],
     custom: Mapping[str, str],
@@ -136,7 +175,12 @@ def checked_headers(custom: Mapping[str, str], *, reserved: Sequence[str] = ()) 
             raise Misuse("a header's name is of RFC 9110 section 5.1, and comes once")
         if lower in _OURS or lower in reserved or lower.startswith(_OUR_PREFIXES):
             raise Misuse("this header is the sender's: an endpoint's own headers never replace it")
-        if len(value) > LONGEST_VALUE or not _VALUE.fullmatch(value) or value != value.strip():
-            raise Misuse("a header's value is printable ASCII, without space around it, in at most 1024 characters")
-        found[lower] = value
+        found[lower] = checked_value(value)
     return found
+
+
+def checked_value(value: str) -> str:
+    """The value of a header, on which nothing else follows; `Misuse` for what is none."""
+    if len(value) > LONGEST_VALUE or not _VALUE.fullmatch(value) or value != value.strip():
+        raise Misuse("a header's value is printable ASCII, without space around it, in at most 1024 characters")
+    return value

@@ -212,6 +212,13 @@ def new_secret(entropy: Callable[[int], bytes]) -> str:
     return "whsec_" + b64encode(entropy(32)).decode("ascii")
 
 
+def for_receivers(secret: str) -> str:
+    """What whoever verifies is given of a secret: of a `whsk_` its public half, of any other all of it."""
+    if not secret.startswith("whsk_"):
+        return secret
+    return "whpk_" + b64encode(_decoded(secret[5:])[32:]).decode("ascii")
+
+
 def new_key_pair(entropy: Callable[[int], bytes]) -> tuple[str, str]:
     """A fresh `whsk_` secret for the sender and its `whpk_` for receivers."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
