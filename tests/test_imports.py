@@ -34,7 +34,7 @@ MAY = {
         "Request Admit Refuse Decision IssuedKey KeyRecord KeyRow Session Cookie Identity PendingCode Claim Handoff"
         " Delivery EndpointRecord IssuedEndpoint"
         " Link VerifiedToken AuditEvent Sink Authenticator Identified WireProfile"
-        " Requirement ParsedKey".split()  # these two are named by signatures of others
+        " Requirement ParsedKey SecretUse".split()  # these three are named by signatures of others
     ),
 }
 NOW = {
@@ -45,6 +45,7 @@ NOW = {
         " WebhookVerifier NamedSecret WebhookSigner WebhookPolicy WebhookEvent InvalidWebhook MalformedWebhook".split()
     ),
     "bartizan.types": set(
+        "SecretUse "
         "Request Admit Refuse Decision IssuedKey KeyRecord KeyRow Claim Link AuditEvent Authenticator"
         " Delivery EndpointRecord IssuedEndpoint"
         " VerifiedToken Requirement ParsedKey".split()

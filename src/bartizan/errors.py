@@ -45,6 +45,8 @@ class Reason(StrEnum):
     KEY_LEAKED = "key_leaked"
     WRONG_ENVIRONMENT = "wrong_environment"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
+    NETWORK_NOT_ALLOWED = "network_not_allowed"
+    ADDRESS_UNKNOWN = "address_unknown"
     # tokens
     MALFORMED_TOKEN = "malformed_token"  # noqa: S105 - a reason, not a password
     UNKNOWN_SIGNING_KEY = "unknown_signing_key"

@@ -5,8 +5,10 @@ from typing import Literal
 
 from bartizan.access.carry import Carrier, Job, behind, job
 from bartizan.audit.journal import OutboxJournal
+from bartizan.core.address import Clients, ForwardingHeader
 from bartizan.core.cache import Cache
 from bartizan.core.drive import run
+from bartizan.core.events import SYSTEM, AuditEvent
 from bartizan.core.once import ONCE, Once
 from bartizan.core.passage import Authenticator, Decision, Rule
 from bartizan.core.ports import Clock, Fetch, Post, SteppedClock, SystemClock, Waits
@@ -52,6 +54,7 @@ class Side:
     ) -> None:
         self.backend = backend
         self._clock = shared.clock
+        self._clients = shared.clients
         self._used_roots: Roots | None = None
         self._keys: Keys | None = None
         self._links: Links | None = None
@@ -133,7 +136,7 @@ class Side:
         if self.members.known:  # before the consumers', who take every token that names no issuer of these
             found.append(MemberAuthenticator(self.members, environments, rest=self._tokens is None))
         if self._keys is not None:
-            found += [KeyAuthenticator(self._keys, kind, environments) for kind in KINDS]
+            found += [KeyAuthenticator(self._keys, kind, environments, self._clients) for kind in KINDS]
         if self._tokens is not None:
             found.append(ConsumerAuthenticator(self._tokens, environments))
         return found
@@ -167,6 +170,8 @@ class Shared:
         webhooks: WebhookPolicy,
         staleness: float,
         workers: int,
+        proxy_hops: int,
+        proxy_header: ForwardingHeader,
         browser_leak: Literal["report", "revoke"],
         on_decision: Callable[[Decision], None] | None,
         clock: Callable[[], int] | None,
@@ -185,6 +190,11 @@ class Shared:
         self.upkeep: Upkeep = Upkeep()
         self.journal: OutboxJournal = journal(self.clock, wake=self.upkeep.need)
         self.uses: KeyUses = KeyUses(self.upkeep.need)
+        self.clients: Clients = Clients(
+            proxy_hops,
+            proxy_header,
+            lambda: self.journal.note(AuditEvent(name="client.rewritten", org=None, actor=SYSTEM)),
+        )
         self.issuing: Issuing | None = None
         if issuing is not None and ring is not None:
             self.issuing = issuing(

@@ -10,6 +10,7 @@ from bartizan.core.passage import (
     Requirement as Requirement,
 )
 from bartizan.core.request import Request as Request
+from bartizan.core.roots import SecretUse as SecretUse
 from bartizan.credentials.key_rows import IssuedKey as IssuedKey, KeyRecord as KeyRecord, KeyRow as KeyRow
 from bartizan.credentials.key_text import ParsedKey as ParsedKey
 from bartizan.credentials.links import Link as Link
@@ -37,5 +38,6 @@ __all__ = [
     "Refuse",
     "Request",
     "Requirement",
+    "SecretUse",
     "VerifiedToken",
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from bartizan.access.carry import Job
 from bartizan.audit.journal import OutboxJournal
 from bartizan.blocking import BlockingBartizan
+from bartizan.core.address import ForwardingHeader
 from bartizan.core.once import Once
 from bartizan.core.passage import Decision, Rule
 from bartizan.core.principal import Environment, Principal
@@ -36,7 +37,9 @@ class Bartizan:
     `url` is `memory://`, `sqlite:///path` (relative) or `sqlite:////path` (absolute); `secrets` are roots, newest
     first; `issuer` and `audience` stand in consumers' tokens, which `sessions` shapes; `issuers` are those whose tokens
     let members in; `staleness` is how many seconds a cached answer may be old (0 to 300); `workers` is how many
-    processes serve; `browser_leak` is what becomes of a secret key that a web page sent, besides its refusal;
+    processes serve; `proxy_hops` is how many proxies stand before it, each of which appends the address that it saw to
+    `proxy_header`; `browser_leak` is what becomes of a secret key that a web page sent, besides its refusal;
+    `publishable_writes` are the scopes that a publishable key may hold besides those of reading;
     `on_decision` sees every verdict; `webhooks` is how messages are sent.
     Only what is used is asked for: `keys` needs `url` and `secrets`, a gate of open rules neither.
     """
@@ -57,6 +60,8 @@ class Bartizan:
         webhooks: WebhookPolicy = WEBHOOKS,
         staleness: float = 5,
         workers: int = 1,
+        proxy_hops: int = 0,
+        proxy_header: ForwardingHeader = "x-forwarded-for",
         browser_leak: Literal["report", "revoke"] = "report",
         on_decision: Callable[[Decision], None] | None = None,
         clock: Callable[[], int] | None = None,
@@ -71,6 +76,8 @@ class Bartizan:
             webhooks=webhooks,
             staleness=staleness,
             workers=workers,
+            proxy_hops=proxy_hops,
+            proxy_header=proxy_header,
             browser_leak=browser_leak,
             on_decision=on_decision,
             clock=clock,
@@ -82,9 +89,9 @@ class Bartizan:
     def from_env(cls, prefix: str = "BARTIZAN", **program: Any) -> "Self":
         """What differs between deployments from the environment, what is program from arguments, which win.
 
-        Reads `_URL`, `_ENVIRONMENT`, `_ISSUER`, `_AUDIENCE`, `_KEY_PREFIX`, `_WORKERS`, and `_SECRETS` (separated by
-        white space) or `_SECRETS_FILE` (one a line), newest first. Any other name with the prefix is a warning,
-        `_TEST_…` and `_REQUIRE_…` aside.
+        Reads `_URL`, `_ENVIRONMENT`, `_ISSUER`, `_AUDIENCE`, `_KEY_PREFIX`, `_PROXY_HOPS`, `_PROXY_HEADER`, `_WORKERS`,
+        and `_SECRETS` (separated by white space) or `_SECRETS_FILE` (one a line), newest first. Any other name with the
+        prefix is a warning, `_TEST_…` and `_REQUIRE_…` aside.
         """
         given = {**settings(os.environ, prefix), **program}
         if "environment" not in given:

@@ -14,7 +14,7 @@ NAMES = frozenset({
     "key.created", "key.rotated", "key.revoked", "key.disabled", "key.enabled", "key.row_edited",
     "key.resealed", "key.in_browser", "key.leak_unmatched",
     "signing_key.created", "signing_key.rotated", "signing_key.revoked", "signing_key.row_edited",
-    "request.refused", "stream.ended", "observer.failed", "organization.named",
+    "client.rewritten", "request.refused", "stream.ended", "observer.failed", "organization.named",
     "issuer.unreadable",
     "once.lease_lost", "link.issued", "link.redeemed", "context.carried", "context.resumed",
     "webhook.refused", "webhook.undelivered",

@@ -4,14 +4,27 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from re import compile as regex
 
+from bartizan.core.address import checked_networks, client_of
 from bartizan.core.passage import checked_scopes
 from bartizan.core.ports import Entropy, fresh
 from bartizan.core.principal import ENVIRONMENTS, Environment, checked_org
 from bartizan.core.ring import SecretRing
 from bartizan.core.tables import LARGEST
-from bartizan.credentials.key_rows import Entry, IssuedKey, KeyPrincipal, KeyRow, listed, minted, record
+from bartizan.credentials.key_rows import (
+    Entry,
+    IssuedKey,
+    KeyPrincipal,
+    KeyRecord,
+    KeyRow,
+    believed,
+    listed,
+    minted,
+    record,
+    sealed,
+    status,
+)
 from bartizan.credentials.key_text import KINDS, KeyText, Kind, ParsedKey
-from bartizan.errors import InvalidKey, Misuse, Reason
+from bartizan.errors import Conflict, InvalidKey, Misuse, Reason, Unavailable
 
 LONGEST_ORIGIN = 270  # a name has 253 characters at most (RFC 1035 section 2.3.4)
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -56,10 +69,16 @@ class KeyFormat:
         name: str = "",
         expires_at: int | None = None,
         origins: Collection[str] | None = None,
+        networks: Collection[str] | None = None,
+        native: bool = False,
         environment: Environment | None = None,
         now: int,
     ) -> tuple[IssuedKey, KeyRow]:
-        """A new key and its row. Times are UTC seconds; `origins` restrict a publishable key (None: no restriction)."""
+        """A new key and its row. Times are UTC seconds; None is no restriction.
+
+        `origins` restrict a publishable key to web pages, and with `native` to what is no browser too; `networks`
+        restrict a key of either kind to addresses.
+        """
         environment = self._environment if environment is None else checked_environment(environment)
         checked_org(org)
         if kind not in KINDS:
@@ -70,12 +89,16 @@ class KeyFormat:
             raise Misuse("expires_at is in the past: UTC seconds, later than now")
         if origins is not None and kind != "publishable":
             raise Misuse("origins restrict publishable keys: a secret key never is in a browser")
+        if native and origins is None:
+            raise Misuse("native goes with origins: a key without them is good for an app already")
         allowed = None if origins is None else listed(checked_origins(origins))
+        located = None if networks is None else listed(checked_networks(networks))
         text, parsed = self.text.new(kind, environment, self._entropy)
         row = KeyRow(
             id=parsed.id, org=org, kind=kind, environment=environment, name=name, scopes=listed(checked_scopes(scopes)),
             origins=allowed, created_at=checked_seconds(now), expires_at=expires_at, revoked_at=None, disabled_at=None,
             retires_at=None, successor=None, lineage=parsed.id, version=1, pepper="", mac=None, row_mac=b"",
+            networks=located, native=int(bool(native)),
         )  # fmt: skip
         row = minted(self._ring, row, parsed)
         return IssuedKey(text, record(row, now)), row
@@ -92,13 +115,51 @@ class KeyFormat:
         """A row made ready for many verifications."""
         return Entry(self._ring, row, self.text)
 
-    def verify(self, text: str, row: KeyRow | None, *, now: int) -> KeyPrincipal:
-        """The caller; `InvalidKey` for whatever is wrong, always the same to see; `Unavailable` for a lost pepper."""
+    def verify(self, text: str, row: KeyRow | None, *, now: int, address: str | None = None) -> KeyPrincipal:
+        """The caller; `InvalidKey` for whatever is wrong, always the same to see; `Unavailable` for a lost pepper.
+
+        `address` is the client's; a key with `networks` is `Forbidden` from any other, and without one.
+        """
         parsed: ParsedKey = self.parse(text)
-        principal = self.entry(row).verify(parsed, now)
+        entry = self.entry(row)
+        principal = entry.verify(parsed, now)
         if principal.environment != self._environment:
             raise InvalidKey(Reason.WRONG_ENVIRONMENT)
+        entry.located(None if address is None else client_of(address))
         return principal
+
+    def record(self, row: KeyRow, *, now: int) -> KeyRecord:
+        """What the key's organization may know of it, its `status` too; `InvalidKey` for an edited row."""
+        return record(self._whole(row), now)
+
+    def revoke(self, row: KeyRow, *, now: int) -> KeyRow:
+        """The row to keep in this one's place: the key has ended for good. Again is no change."""
+        return self._stopped(row, "revoked_at", now)
+
+    def disable(self, row: KeyRow, *, now: int) -> KeyRow:
+        """The row to keep in this one's place: the key is stopped until it is enabled. Again is no change."""
+        return self._stopped(row, "disabled_at", now)
+
+    def enable(self, row: KeyRow, *, now: int) -> KeyRow:
+        """The row of a key that works again; `Conflict` for one that was revoked or has expired."""
+        row = self._whole(row)
+        if status(row, now) in {"revoked", "expired"}:
+            raise Conflict
+        return row if row.disabled_at is None else sealed(self._ring, row, disabled_at=None)
+
+    def _stopped(self, row: KeyRow, column: str, now: int) -> KeyRow:
+        row = self._whole(row)
+        if row.revoked_at is not None or getattr(row, column) is not None:
+            return row
+        return sealed(self._ring, row, **{column: checked_seconds(now)})
+
+    def _whole(self, row: KeyRow) -> KeyRow:
+        whole = believed(self._ring, row)
+        if whole is not None:
+            return whole
+        if row.pepper not in self._ring:
+            raise Unavailable(Reason.SECRET_MISSING)  # nothing can be said of it
+        raise InvalidKey(Reason.KEY_ROW_EDITED)
 
 
 def checked_environment(environment: Environment) -> Environment:

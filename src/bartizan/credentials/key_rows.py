@@ -5,13 +5,14 @@ from dataclasses import dataclass, fields, replace
 from hmac import compare_digest
 from typing import Any, Literal, NoReturn, cast
 
+from bartizan.core.address import Networks
 from bartizan.core.encoding import canonical, joined
 from bartizan.core.principal import ENVIRONMENTS, Environment, PublishablePrincipal, SecretPrincipal, verified
 from bartizan.core.ring import Begun, Purpose, SecretRing, Subkey
 from bartizan.core.roots import Dependants
-from bartizan.core.tables import NEVER, Is, Table
+from bartizan.core.tables import NEVER, Added, Is, Table
 from bartizan.credentials.key_text import KeyText, Kind, ParsedKey
-from bartizan.errors import InvalidKey, Misuse, Reason, Unavailable
+from bartizan.errors import Forbidden, InvalidKey, Misuse, Reason, Unavailable
 
 Status = Literal["active", "inactive", "expired", "revoked", "rotating"]
 KeyPrincipal = SecretPrincipal | PublishablePrincipal
@@ -21,9 +22,10 @@ KeyPrincipal = SecretPrincipal | PublishablePrincipal
 class KeyRow:
     """An API key as it is stored, looked up by `id`; there is no secret in it.
 
-    `scopes` and `origins` are canonical JSON; times are UTC seconds; `retires_at` is when a rotated key stops, `pepper`
-    the id of the root secret under which both MACs were made. `mac` is None for a publishable key. `row_mac` covers
-    every other column: an edit in SQL is as good as a wrong key.
+    `scopes`, `origins` and `networks` are canonical JSON; times are UTC seconds; `retires_at` is when a rotated key
+    stops, `pepper` the id of the root secret under which both MACs were made. `mac` is None for a publishable key.
+    `row_mac` covers every other column: an edit in SQL is as good as a wrong key. What has a default came later, and a
+    row that was kept without it is the same row.
     """
 
     id: str
@@ -44,9 +46,14 @@ class KeyRow:
     pepper: str
     mac: bytes | None
     row_mac: bytes
+    networks: str | None = None
+    native: int = 0
 
 
-KEYS = Table(name="bartizan_keys", record=KeyRow, key="id", version=2, indexes=(("org", "id"), ("pepper", "id")))
+KEYS = Table(
+    name="bartizan_keys", record=KeyRow, key="id", version=3, indexes=(("org", "id"), ("pepper", "id")),
+    added={"networks": Added(3, None), "native": Added(3, 0)},
+)  # fmt: skip
 PEPPERED = Dependants(
     name="keys", purpose=Purpose.APIKEY_PEPPER, table=KEYS, column="pepper", made_at="created_at",
     living=(Is("revoked_at", "=", None),),  # what was revoked needs no secret to be refused
@@ -64,6 +71,8 @@ class KeyRecord:
     name: str
     scopes: frozenset[str]
     origins: frozenset[str] | None
+    networks: frozenset[str] | None
+    native: bool
     status: Status
     created_at: int
     expires_at: int | None
@@ -113,7 +122,9 @@ def record(row: KeyRow, now: int, last_used_at: int | None = None) -> KeyRecord:
         environment=cast("Environment", row.environment),
         name=row.name,
         scopes=frozenset(json.loads(row.scopes)),
-        origins=None if row.origins is None else frozenset(json.loads(row.origins)),
+        origins=_set(row.origins),
+        networks=_set(row.networks),
+        native=bool(row.native),
         status=status(row, now),
         created_at=row.created_at,
         expires_at=row.expires_at,
@@ -128,7 +139,12 @@ def listed(values: Any) -> str:
     return canonical(sorted(values))
 
 
+def _set(column: str | None) -> frozenset[str] | None:
+    return None if column is None else frozenset(json.loads(column))
+
+
 _SEALED = tuple(f.name for f in fields(KeyRow) if f.name != "row_mac")
+_LATER: dict[str, object] = {name: added.value for name, added in KEYS.added.items()}
 _MARKS = {type(None): b"n", int: b"i", str: b"s", bytes: b"b"}
 
 
@@ -137,6 +153,8 @@ def _row_mac(key: Subkey, row: KeyRow) -> bytes:
     parts = [b"apikey-row/v1"]
     for name in _SEALED:
         value = getattr(row, name)
+        if name in _LATER and type(value) is type(_LATER[name]) and value == _LATER[name]:
+            continue  # as in rows of before the column, whose MAC stays what it was; the names tell which are there
         data = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
         parts += [name.encode(), _MARKS.get(type(value), b"?") + data]
     return key.mac(joined(*parts))
@@ -194,7 +212,7 @@ class Entry:
 
     __slots__ = (
         "_begun", "_end", "_ends", "_environment", "_id", "_kind", "_mac", "_missing", "_stopped",
-        "older", "origins", "principal", "seen", "used",
+        "native", "networks", "older", "origins", "principal", "seen", "used",
     )  # fmt: skip
 
     def __init__(self, ring: SecretRing, row: KeyRow | None, text: KeyText) -> None:
@@ -224,7 +242,9 @@ class Entry:
         self.seen: int = 0  # when it last verified, and when that was last noted: the service's
         self.used: int = 0
         self.older: KeyRow | None = None if row.pepper == ring.newest else row  # the row, if under an older root
-        self.origins: frozenset[str] | None = None if row.origins is None else frozenset(json.loads(row.origins))
+        self.origins: frozenset[str] | None = _set(row.origins)
+        self.native: bool = bool(row.native)
+        self.networks: Networks | None = None if row.networks is None else Networks(json.loads(row.networks))
         kind: type[SecretPrincipal | PublishablePrincipal]
         kind = SecretPrincipal if row.kind == "secret" else PublishablePrincipal
         self.principal: KeyPrincipal = verified(
@@ -257,6 +277,14 @@ class Entry:
             or parsed.id != self._id
         ):
             raise InvalidKey(Reason.WRONG_SECRET)
+
+    def located(self, client: str | None) -> None:
+        """Return if the key may be used from this address; None is one that cannot be told."""
+        if self.networks is not None:
+            if client is None:
+                raise Forbidden(Reason.ADDRESS_UNKNOWN)
+            if client not in self.networks:
+                raise Forbidden(Reason.NETWORK_NOT_ALLOWED)
 
     def living(self, now: int) -> None:
         """Return while the key lives: for `verify`, and for what was admitted earlier."""

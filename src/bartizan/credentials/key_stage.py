@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import Literal
 
+from bartizan.core.address import Clients
 from bartizan.core.principal import Environment, Principal, PublishablePrincipal, SecretPrincipal
 from bartizan.core.request import Request
 from bartizan.credentials.key_format import origin_allowed
@@ -17,7 +18,7 @@ CHALLENGES: dict[str, bytes] = {"secret": b"Bearer", "publishable": b'Key header
 class KeyAuthenticator:
     """Verifies keys of one slot. A key of the other kind is told so only after it has verified."""
 
-    def __init__(self, keys: Keys, kind: Kind, environments: Collection[Environment]) -> None:
+    def __init__(self, keys: Keys, kind: Kind, environments: Collection[Environment], clients: Clients) -> None:
         self.slot: Literal["authorization", "x-publishable-key"]
         self.slot = "authorization" if kind == "secret" else "x-publishable-key"
         self.kinds: frozenset[str] = frozenset({kind})
@@ -25,6 +26,7 @@ class KeyAuthenticator:
         self._keys = keys
         self._kind = kind
         self._environments = frozenset(environments)
+        self._clients = clients
         self.recognises: Callable[[bytes], object] = keys.looks_like  # of either kind, mangled ones included
 
     async def authenticate(self, presented: bytes, request: Request, /) -> Principal:
@@ -40,7 +42,9 @@ class KeyAuthenticator:
             if principal.kind != self._kind:
                 raise WrongCredential(Reason.WRONG_SLOT)
             if entry.origins is not None:
-                _check_origin(entry.origins, request)
+                _check_origin(entry.origins, request, native=entry.native)
+            if entry.networks is not None:
+                entry.located(self._clients.address(request))
         except Rejected as error:
             error.about = principal.actor
             raise
@@ -53,11 +57,13 @@ class KeyAuthenticator:
             await self._keys.recheck(principal)
 
 
-def _check_origin(allowed: frozenset[str], request: Request) -> None:
+def _check_origin(allowed: frozenset[str], request: Request, *, native: bool) -> None:
     # Without `Origin` only the browser's own word that the page is ours will do: a script elsewhere can leave it out.
+    # A native key is for what is no browser too: it sends neither header.
     origin = request.header("origin")
     if origin is None:
-        if request.header("sec-fetch-site") != "same-origin":
+        site = request.header("sec-fetch-site")
+        if site != "same-origin" and not (native and site is None):
             raise CrossOrigin
     elif not origin_allowed(allowed, origin):
         raise CrossOrigin

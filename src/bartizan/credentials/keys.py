@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
+from bartizan.core.address import client_of
 from bartizan.core.cache import Cache
 from bartizan.core.events import AuditEvent, Journal, current_actor, entered
 from bartizan.core.ports import Clock, Waits
@@ -74,10 +75,13 @@ class Keys:
 
     # --- verification ---
 
-    async def authenticate(self, key: str, *, environments: Collection[Environment] | None = None) -> KeyPrincipal:
+    async def authenticate(
+        self, key: str, *, environments: Collection[Environment] | None = None, address: str | None = None
+    ) -> KeyPrincipal:
         """The caller whose key this is; `InvalidKey` for whatever is wrong with it, always the same to see.
 
-        `environments` are those that are served here; by default the instance's own.
+        `environments` are those that are served here; by default the instance's own. `address` is the client's; a key
+        with `networks` is `Forbidden` from any other, and without one.
         """
         served = self._own if environments is None else frozenset(map(checked_environment, environments))
         if not served:
@@ -85,6 +89,7 @@ class Keys:
         entry, principal = await self.verified(key.encode("ascii", "replace"))
         if principal.environment not in served:
             raise InvalidKey(Reason.WRONG_ENVIRONMENT)
+        entry.located(None if address is None else client_of(address))
         self.used(entry)
         return principal
 
@@ -186,8 +191,14 @@ class Keys:
         environment: Environment | None = None,
         expires_at: int | None = None,
         origins: Collection[str] | None = None,
+        networks: Collection[str] | None = None,
+        native: bool = False,
     ) -> IssuedKey:
-        """A new key; its text is shown this once. `expires_at` is UTC seconds, `origins` for a publishable key only."""
+        """A new key; its text is shown this once. `expires_at` is UTC seconds; None is no restriction.
+
+        `origins` restrict a publishable key to web pages, and with `native` to what is no browser too; `networks`
+        restrict a key of either kind to addresses.
+        """
         self._enter(org)
         issued, row = self._form.issue(
             org=org,
@@ -196,6 +207,8 @@ class Keys:
             name=name,
             expires_at=expires_at,
             origins=origins,
+            networks=networks,
+            native=native,
             environment=environment,
             now=self._clock.seconds(),
         )

@@ -7,17 +7,22 @@ from typing import Any
 
 from bartizan.errors import Misuse
 
-_NAMES = {name.upper(): name for name in ("url", "environment", "issuer", "audience", "key_prefix", "workers")}
+_NUMBERS = {"workers": "the number of processes that serve", "proxy_hops": "the number of proxies before this service"}
+_NAMES = {
+    name.upper(): name
+    for name in ("url", "environment", "issuer", "audience", "key_prefix", "proxy_header", *_NUMBERS)
+}  # fmt: skip
 
 
 def settings(environ: Mapping[str, str], prefix: str) -> dict[str, Any]:
     """The arguments of `Bartizan` that `environ` gives under names with this prefix."""
     given = {name.removeprefix(f"{prefix}_"): value for name, value in environ.items() if name.startswith(f"{prefix}_")}
     out: dict[str, Any] = {_NAMES[name]: value for name, value in given.items() if name in _NAMES}
-    if "workers" in out:
-        if not out["workers"].isdecimal():
-            raise Misuse(f"{prefix}_WORKERS: workers is the number of processes that serve")
-        out["workers"] = int(out["workers"])
+    for name, what in _NUMBERS.items():
+        if name in out:
+            if not out[name].isdecimal():
+                raise Misuse(f"{prefix}_{name.upper()}: {name} is {what}")
+            out[name] = int(out[name])
     if "SECRETS" in given and "SECRETS_FILE" in given:
         raise Misuse(f"{prefix}_SECRETS or {prefix}_SECRETS_FILE, not both")
     if "SECRETS" in given:
