@@ -1,8 +1,8 @@
 """The main job, over real HTTP: a shop behind the gate, keys of two organizations, and what the gate makes of them.
 
 Prints each request with what was expected, what came back and how many microseconds the gate took, through the ASGI
-and the WSGI adapter, then the events that it caused; ends with 1 if anything differs. With `--serve` the shop stays up,
-and curl lines to try are printed.
+and the WSGI adapter, then the events that it caused, and what becomes of webhooks; ends with 1 if anything differs.
+With `--serve` the shop stays up, and curl lines to try are printed.
 """
 
 import http.client
@@ -23,6 +23,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import shop
 import shop_wsgi
 import uvicorn
+import webhook_demo
 
 from bartizan import Bartizan
 from bartizan.core.ring import new_root
@@ -254,6 +255,8 @@ def main() -> int:
             if "--serve" in sys.argv[1:]:
                 stay(security, asgi)
         report(heard, file)
+    print("\nwebhooks, as their receiver answers")
+    wrong += webhook_demo.main()
     print(f"\n{'every row as expected' if not wrong else f'{wrong} answers differ'}")
     return 1 if wrong else 0
 
