@@ -1,10 +1,15 @@
+from base64 import b64decode
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from webhook_vectors import BY_ID, VECTORS, message_of, verifier_of
 
-from bartizan import InvalidWebhook, Misuse
+from bartizan import InvalidWebhook, Misuse, WebhookVerifier
 from bartizan.errors import Reason
+from bartizan.testing import vectors_of
+from bartizan.webhooks.keys import new_key_pair
 from bartizan.webhooks.providers import STRIPE
 from bartizan.webhooks.schemes import Scheme
 
@@ -78,3 +83,44 @@ def test_vector(vector: dict[str, Any]) -> None:
 def test_the_example_of_the_specification_is_no_vector() -> None:
     vector = BY_ID["sw-spec-example-is-not-a-vector"]
     assert vector["expect"]["reason"] == "signature-mismatch"
+
+
+# --- RFC 9421 is no sender ---
+
+RFC_9421 = [vector for _, vector in vectors_of(Path(__file__).parent / "vectors" / "webhooks", "rfc9421.json")]
+SENDERS: dict[str, Callable[[], WebhookVerifier]] = {
+    "standard": lambda: WebhookVerifier.standard("whsec_" + "A" * 43 + "="),
+    "v1a": lambda: WebhookVerifier.standard(new_key_pair(bytes)[1]),
+    "svix": lambda: WebhookVerifier.svix("whsec_" + "A" * 43 + "="),
+    "openai": lambda: WebhookVerifier.openai("whsec_" + "A" * 43 + "="),
+    "anthropic": lambda: WebhookVerifier.anthropic("whsec_" + "A" * 43 + "="),
+    "stripe": lambda: WebhookVerifier.stripe("x" * 16),
+    "github": lambda: WebhookVerifier.github("x" * 16),
+    "slack": lambda: WebhookVerifier.slack("x" * 16),
+    "shopify": lambda: WebhookVerifier.shopify("x" * 16),
+    "twilio": lambda: WebhookVerifier.twilio("x" * 16, url="https://example.com"),
+    "discord": lambda: WebhookVerifier.discord(("00" * 31) + "01"),
+    "convoy": lambda: WebhookVerifier.convoy("x" * 16),
+    "hook0": lambda: WebhookVerifier.hook0("x" * 16),
+    "fanfare": lambda: WebhookVerifier.fanfare("x" * 16),
+}
+
+
+@pytest.mark.parametrize("vector", RFC_9421, ids=[vector["id"] for vector in RFC_9421])
+def test_rfc_9421_is_no_scheme_of_ours(vector: dict[str, Any]) -> None:
+    """The ten published vectors that are not among those above: appendix B.2 of RFC 9421, HTTP Message Signatures.
+
+    No sender in the list signs so, and they are no webhooks: one covers nothing at all, two are responses, and of the
+    rest only some cover the digest of the body. The RFC calls eight of them valid; here all are refused, because no
+    sender's header is there. `rfc9421-b25-body-swapped` and `rfc9421-b22-digest-mismatch` are refused with them.
+    """
+    body = b64decode(vector["body_b64"])
+    for make in SENDERS.values():
+        with pytest.raises(InvalidWebhook) as refused:
+            make().verify(body, vector["headers"], target="/foo?param=Value&Pet=dog")
+        assert refused.value.reason is Reason.HEADER_MISSING
+
+
+def test_all_87_published_vectors_are_here() -> None:
+    assert (len(VECTORS), len(RFC_9421)) == (77, 10)
+    assert not {vector["id"] for vector in VECTORS} & {vector["id"] for vector in RFC_9421}
