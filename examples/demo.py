@@ -22,6 +22,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import shop
 import shop_wsgi
+import token_demo
 import uvicorn
 import webhook_demo
 
@@ -255,6 +256,8 @@ def main() -> int:
             if "--serve" in sys.argv[1:]:
                 stay(security, asgi)
         report(heard, file)
+    print("\ntokens, at another gate over ASGI and WSGI")
+    wrong += token_demo.main()
     print("\nwebhooks, as their receiver answers")
     wrong += webhook_demo.main()
     print(f"\n{'every row as expected' if not wrong else f'{wrong} answers differ'}")
