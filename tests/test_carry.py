@@ -38,14 +38,14 @@ def carried_by(kit: Kit, issued: IssuedKey, *, name: str = "report", **more: Any
 
 @pytest.mark.parametrize("kind", ["secret", "publishable"])
 def test_a_job_takes_up_what_was_carried(kit: Kit, kind: Any) -> None:
-    issued = kit.key(org="org_1", kind=kind, scopes={"a:b", "c:d"})
+    issued = kit.key(org="org_1", kind=kind, scopes={"a:read", "c:read"})
     text = carried_by(kit, issued)
     before = callers.get(None)
     assert issued.key not in text
     with kit.security.resume(text, name="report") as job:
         assert current_principal() is job
         assert isinstance(job, JobPrincipal)
-        assert (job.org, job.environment, job.scopes) == ("org_1", "test", frozenset({"a:b", "c:d"}))
+        assert (job.org, job.environment, job.scopes) == ("org_1", "test", frozenset({"a:read", "c:read"}))
         assert (job.name, job.actor, job.expires_at) == ("report", "job:report", kit.clock() + 3600)
         assert job.origin == f"{'sk' if kind == 'secret' else 'pk'}_test_{issued.record.id}"
         kit.security.blocking.recheck(job)

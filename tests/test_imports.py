@@ -39,7 +39,7 @@ MAY = {
 }
 NOW = {
     "bartizan": set(
-        "Bartizan Gate Rule allow current_principal Principal SecretPrincipal PublishablePrincipal JobPrincipal"
+        "Bartizan Gate Rule Guard OrgAccess allow current_principal Principal SecretPrincipal PublishablePrincipal JobPrincipal"
         " ConsumerPrincipal MemberPrincipal Issuer SessionPolicy TokenVerifier"
         " KeyFormat BartizanError Misuse Rejected NotFound Unavailable"
         " WebhookVerifier NamedSecret WebhookSigner WebhookPolicy WebhookEvent InvalidWebhook MalformedWebhook".split()

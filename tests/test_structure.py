@@ -68,6 +68,8 @@ VERIFIERS = {
     "credentials.issuers",
     "credentials.links",
     "access.carry",
+    "access.guards",
+    "core.context",
 }  # and `testing`, for tests
 DERIVERS = {"core.ring"}
 DERIVATIONS = set(

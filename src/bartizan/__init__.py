@@ -7,6 +7,8 @@ the package loads nothing; each name loads its module when it is first used (PEP
 TYPE_CHECKING = False  # the name is what type checkers know; importing `typing` for it would cost 10 ms
 if TYPE_CHECKING:
     from bartizan import allow as allow
+    from bartizan.access.guards import Guard as Guard
+    from bartizan.core.context import OrgAccess as OrgAccess
     from bartizan.core.passage import Rule as Rule
     from bartizan.core.principal import (
         ConsumerPrincipal as ConsumerPrincipal,
@@ -43,6 +45,7 @@ _HOME = {
     "BartizanError": "errors",
     "ConsumerPrincipal": "core.principal",
     "Gate": "gate.gate",
+    "Guard": "access.guards",
     "InvalidWebhook": "errors",
     "Issuer": "credentials.issuers",
     "JobPrincipal": "core.principal",
@@ -52,6 +55,7 @@ _HOME = {
     "Misuse": "errors",
     "NamedSecret": "webhooks.keys",
     "NotFound": "errors",
+    "OrgAccess": "core.context",
     "Principal": "core.principal",
     "PublishablePrincipal": "core.principal",
     "Rejected": "errors",

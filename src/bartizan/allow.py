@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from bartizan.core.passage import Held, Kinds, Requirement, Shortfall, Way, checked_scopes
 from bartizan.core.ports import Clock
 from bartizan.core.principal import ConsumerPrincipal, MemberPrincipal
+from bartizan.core.scopes import exact, lacking
 from bartizan.errors import Misuse
 
 LEEWAY = 5  # seconds by which an issuer's clock may be ahead
@@ -35,7 +36,7 @@ class _Credential(Requirement):
 
     def __init__(self, kind: str, scopes: tuple[str, ...]) -> None:
         self.kind = kind
-        self.scopes = checked_scopes(scopes)
+        self.scopes = exact(checked_scopes(scopes))
         kinds = frozenset({kind})
         self.ways = frozenset({kinds})
         self._met = (Way(kinds),)
@@ -48,7 +49,8 @@ class _Credential(Requirement):
             return Shortfall()
         if self.scopes <= caller.scopes:
             return self._met
-        return Shortfall(self.scopes - caller.scopes)
+        missing = lacking(self.scopes, caller.scopes)
+        return Shortfall(missing) if missing else self._met
 
 
 class _Person(_Credential):
@@ -74,7 +76,7 @@ class _Person(_Credential):
         caller = held.get(self.kind)
         if not isinstance(caller, (ConsumerPrincipal, MemberPrincipal)):
             return Shortfall()
-        missing = self.scopes - caller.scopes
+        missing = lacking(self.scopes, caller.scopes)
         if isinstance(caller, MemberPrincipal):
             missing |= self.roles - caller.roles
         if missing:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any
 
+from bartizan.core.context import current_unit
 from bartizan.core.passage import Admit, Refuse
 from bartizan.core.principal import NO_GATE, callers, passage_method
 from bartizan.core.request import Request
@@ -39,7 +40,7 @@ class GateMiddleware:
         if kind != "http":
             await self._other(scope, receive, send)
             return
-        before, method = callers.get(NO_GATE), passage_method.get()
+        before, method, unit = callers.get(NO_GATE), passage_method.get(), current_unit.get()
         try:
             request = request_of(scope, scope["method"])
             admit = await self.gate.check(request)
@@ -59,12 +60,14 @@ class GateMiddleware:
                     raise
                 await _answer(self.gate.refusal(error, request), send)
             finally:
+                admit.over = True
                 if passing.stream is not None:
                     await passing.stream.end()
                 if admit.ends is not None:
                     await self.gate.end(admit, passing.status)
         finally:
             # Whoever calls an application in its own task is not left with its caller.
+            current_unit.set(unit)
             passage_method.set(method)
             callers.set(before)
 
@@ -74,7 +77,7 @@ class GateMiddleware:
             return
         if scope["type"] != "websocket":
             raise Misuse("the gate serves http, websocket and lifespan: it lets nothing else through")
-        before, method = callers.get(NO_GATE), passage_method.get()
+        before, method, unit = callers.get(NO_GATE), passage_method.get(), current_unit.get()
         try:
             request = request_of(scope, "WEBSOCKET")
             verdict = await self.gate.check(request)
@@ -86,6 +89,7 @@ class GateMiddleware:
                 scope["bartizan"] = verdict
                 await self._websocket(scope, receive, send, request, verdict)
         finally:
+            current_unit.set(unit)
             passage_method.set(method)
             callers.set(before)
 
@@ -121,6 +125,7 @@ class GateMiddleware:
                 raise
             await _deny(self.gate.refusal(error, request), scope, send, None if heard else receive)
         finally:
+            admit.over = True
             await stream.end()
             if admit.ends is not None:
                 await self.gate.end(admit, 101 if answered else 0)

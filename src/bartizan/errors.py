@@ -31,6 +31,7 @@ class Reason(StrEnum):
     WRONG_KIND = "wrong_kind"
     SCOPE_MISSING = "scope_missing"
     WRONG_ORGANIZATION = "wrong_organization"
+    WRONG_SUBJECT = "wrong_subject"
     BODY_TOO_LARGE = "body_too_large"
     # keys
     MALFORMED_KEY = "malformed_key"

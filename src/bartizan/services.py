@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
-from bartizan.access.carry import Carrier, Job, behind, job
+from bartizan.access.carry import Carrier, Home, Job, behind, job
 from bartizan.audit.journal import OutboxJournal
 from bartizan.core.address import Clients, ForwardingHeader
 from bartizan.core.cache import Cache
@@ -78,6 +78,7 @@ class Side:
                 backend=backend, waits=waits, ring=shared.ring, form=shared.form, environment=shared.environment,
                 clock=shared.clock, cache=shared.cache, journal=shared.journal, uses=shared.uses,
                 roots=self._used_roots, browser_leak=shared.browser_leak,
+                publishable_writes=shared.home.writes,
             )  # fmt: skip
             self._links = Links(
                 backend=backend, ring=shared.ring, environment=shared.environment, clock=shared.clock,
@@ -173,6 +174,7 @@ class Shared:
         proxy_hops: int,
         proxy_header: ForwardingHeader,
         browser_leak: Literal["report", "revoke"],
+        publishable_writes: Collection[str],
         on_decision: Callable[[Decision], None] | None,
         clock: Callable[[], int] | None,
         journal: type[OutboxJournal],
@@ -189,6 +191,7 @@ class Shared:
         self.cache: Cache[Entry] = Cache(clock=self.clock, staleness=staleness)
         self.upkeep: Upkeep = Upkeep()
         self.journal: OutboxJournal = journal(self.clock, wake=self.upkeep.need)
+        self.home: Home = Home(environment, self.clock, self.journal, publishable_writes)
         self.uses: KeyUses = KeyUses(self.upkeep.need)
         self.clients: Clients = Clients(
             proxy_hops,
@@ -204,7 +207,7 @@ class Shared:
         self.on_decision = on_decision
         self._carrier: Carrier | None = None
         if ring is not None:
-            self._carrier = Carrier(ring=ring, environment=environment, clock=self.clock, journal=self.journal)
+            self._carrier = Carrier(ring=ring, home=self.home, clock=self.clock, journal=self.journal)
         self._purges = False
         self.store: Store | None = None if url is None else opened(url, self.clock, workers)
         backend, blocking = (None, None) if self.store is None else (self.store.asynchronous, self.store.blocking)
@@ -234,12 +237,12 @@ class Shared:
         if not served:
             raise Misuse("environments is not empty")
         ours = self.side.authenticators(served)
-        table = compiled(rules, {kind: _CHALLENGES[kind] for a in ours for kind in a.kinds})
+        table = compiled(rules, {kind: _CHALLENGES[kind] for a in ours for kind in a.kinds}, self.home)
 
         def made(side: Side, twin: Callable[[], Gate] | None) -> Gate:
             return Gate(
                 table, side.authenticators(served), clock=self.clock, journal=self.journal,
-                on_decision=self.on_decision, twin=twin, every=self.staleness,
+                home=self.home, on_decision=self.on_decision, twin=twin, every=self.staleness,
             )  # fmt: skip
 
         return made(self.side, lambda: made(self.blocking_side, None))
@@ -253,7 +256,7 @@ class Shared:
 
     def job(self, name: str, org: str | None, scopes: Collection[str]) -> Job:
         """A job in this environment."""
-        return job(self.environment, name, None if org is None else checked_org(org), scopes)
+        return job(self.home, name, None if org is None else checked_org(org), scopes)
 
     def once_used(self) -> None:
         """There are markers, which upkeep removes when they are over."""

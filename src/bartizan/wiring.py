@@ -63,6 +63,7 @@ class Bartizan:
         proxy_hops: int = 0,
         proxy_header: ForwardingHeader = "x-forwarded-for",
         browser_leak: Literal["report", "revoke"] = "report",
+        publishable_writes: Collection[str] = (),
         on_decision: Callable[[Decision], None] | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
@@ -79,6 +80,7 @@ class Bartizan:
             proxy_hops=proxy_hops,
             proxy_header=proxy_header,
             browser_leak=browser_leak,
+            publishable_writes=publishable_writes,
             on_decision=on_decision,
             clock=clock,
             journal=self._journal,

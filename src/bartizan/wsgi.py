@@ -107,6 +107,7 @@ class _Body:
         except (Rejected, Unavailable) as error:
             self._iterable = self._refused(error)
         if isinstance(self._iterable, (list, tuple)) and self._admit.ends is None and not self._due():
+            self._admit.over = True
             return self._iterable
         self._next = iter(self._iterable).__next__
         return self
@@ -133,6 +134,7 @@ class _Body:
             if closing is not None:
                 self._context.run(closing)
         finally:
+            self._admit.over = True
             if self._admit.ends is not None:
                 self._context.run(self._gate.end, self._admit, self._status)
 

@@ -1,9 +1,10 @@
 """Work outside a request: jobs, and a caller's authority carried into one as a text."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from bartizan.core.encoding import canonical
+from bartizan.core.context import current_unit
+from bartizan.core.encoding import Json, canonical
 from bartizan.core.events import AuditEvent, Journal
 from bartizan.core.passage import checked_scopes
 from bartizan.core.ports import Clock, Entropy, fresh
@@ -30,47 +31,87 @@ KeyPrincipal = SecretPrincipal | PublishablePrincipal
 KEY_KINDS: dict[str, type[KeyPrincipal]] = {"secret": SecretPrincipal, "publishable": PublishablePrincipal}
 
 
-class Job:
-    """Work under a principal of its own, for as long as the block lasts."""
+class Home:
+    """What a unit of work knows of the instance that it runs in."""
 
-    __slots__ = ("_clock", "_entered", "_principal", "_token")
+    __slots__ = ("_clock", "_journal", "environment", "writes")
 
-    def __init__(self, principal: JobPrincipal, clock: Clock | None = None) -> None:
-        self._principal = principal
+    def __init__(self, environment: Environment, clock: Clock, journal: Journal, writes: Collection[str] = ()) -> None:
+        self.environment: Environment = environment
+        self.writes: frozenset[str] = checked_scopes(writes, "publishable_writes")
         self._clock = clock
+        self._journal = journal
+
+    def note(
+        self,
+        name: str,
+        *,
+        org: str | None,
+        actor: str,
+        target: str | None = None,
+        data: Mapping[str, Json] | None = None,
+    ) -> None:
+        """An event that changes nothing."""
+        self._journal.note(AuditEvent(name=name, org=org, actor=actor, target=target, data=data))
+
+    def seconds(self) -> int:
+        """The instance's clock."""
+        return self._clock.seconds()
+
+
+class Job:
+    """Work under a principal of its own, for as long as the block lasts: a unit of work."""
+
+    __slots__ = ("_entered", "_principal", "_token", "_unit", "home", "over")
+
+    def __init__(self, principal: JobPrincipal, home: Home) -> None:
+        self._principal = principal
         self._entered = False
+        self.home: Home = home
+        self.over: bool = False
+
+    @property
+    def label(self) -> str:
+        """The job's name."""
+        return self._principal.actor
 
     def __enter__(self) -> JobPrincipal:
         if self._entered:
             raise Misuse("a job is entered once: make one for each piece of work")
         self._entered = True
         ends = self._principal.expires_at
-        if ends is not None and self._clock is not None and self._clock.seconds() >= ends:
+        if ends is not None and self.home.seconds() >= ends:
             raise Unauthenticated(Reason.EXPIRED)
         held = callers.get(())
         if held and held[0].org is not None and held[0].org != self._principal.org:
             raise Misuse("a job of another organization, or of none, does not start while a principal is current")
         self._token = callers.set((self._principal,))
+        self._unit = current_unit.set(self)
         return self._principal
 
     def __exit__(self, *_: object) -> None:
+        # First: where the block is left in another context than it was entered in (an async generator that somebody
+        # else closes), the reset fails, and what stays behind there is over, so that no wall takes it.
+        self.over = True
+        current_unit.reset(self._unit)
         callers.reset(self._token)
 
 
-def job(environment: Environment, name: str, org: str | None, scopes: Collection[str]) -> Job:
+def job(home: Home, name: str, org: str | None, scopes: Collection[str]) -> Job:
     """A job of the program's own, with these scopes; `org` was checked by the caller."""
     return Job(
         verified(
             JobPrincipal,
             org=org,
-            environment=environment,
+            environment=home.environment,
             scopes=checked_scopes(scopes),
             expires_at=None,
             actor=f"job:{checked_name(name)}",
             name=name,
             origin=None,
             _source=None,
-        )
+        ),
+        home,
     )
 
 
@@ -88,7 +129,7 @@ class Carrier:
         self,
         *,
         ring: SecretRing,
-        environment: Environment,
+        home: Home,
         clock: Clock,
         journal: Journal,
         entropy: Entropy = fresh,
@@ -96,7 +137,7 @@ class Carrier:
         self._stamp = Stamp(
             ring,
             Purpose.CARRY,
-            environment,
+            home.environment,
             prefix="carry",
             longest=LONGEST_BODY,
             life=LONGEST_LIFE,
@@ -104,6 +145,7 @@ class Carrier:
             entropy=entropy,
         )
         self._clock = clock
+        self._home = home
         self._journal = journal
 
     def carry(self, *, name: str, seconds: int = 3600) -> str:
@@ -145,7 +187,7 @@ class Carrier:
         source = None if kind is None else verified(KEY_KINDS[kind], **fields, actor=origin, key_id=key_id)
         principal = verified(JobPrincipal, **fields, actor=f"job:{name}", name=name, origin=origin, _source=source)
         self._note("context.resumed", principal, name, origin)
-        return Job(principal, self._clock)
+        return Job(principal, self._home)
 
     def _note(self, event: str, principal: Principal, name: str, origin: str) -> None:
         self._journal.note(

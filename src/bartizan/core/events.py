@@ -16,6 +16,7 @@ NAMES = frozenset({
     "signing_key.created", "signing_key.rotated", "signing_key.revoked", "signing_key.row_edited",
     "client.rewritten", "request.refused", "stream.ended", "observer.failed", "organization.named",
     "issuer.unreadable",
+    "role.defined", "role.removed", "data.accessed", "isolation.bypassed", "isolation.resumed", "isolation.held",
     "once.lease_lost", "link.issued", "link.redeemed", "context.carried", "context.resumed",
     "webhook.refused", "webhook.undelivered",
     "webhook_endpoint.created", "webhook_endpoint.updated", "webhook_endpoint.rotated", "webhook_endpoint.disabled",

@@ -5,9 +5,11 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NoReturn, Protocol
 
+from bartizan.core.context import Noted
 from bartizan.core.ports import Clock
 from bartizan.core.principal import Principal
 from bartizan.core.request import Request
+from bartizan.core.scopes import whole
 from bartizan.errors import BartizanError, Misuse
 
 Kinds = frozenset[str]
@@ -167,16 +169,25 @@ class Authenticator(Protocol):
 
 
 class Admit:
-    """The verdict that lets a request in. `principal` is the most personal of those in `held`, or None."""
+    """The verdict that lets a request in, and its unit of work. `principal` is the most personal of `held`, or None."""
 
-    __slots__ = ("callers", "ends", "held", "params", "rule")
+    __slots__ = ("callers", "ends", "held", "home", "over", "params", "rule")
 
-    def __init__(self, rule: Rule, held: Held, callers: tuple[Principal, ...], params: Mapping[str, str]) -> None:
+    def __init__(
+        self, rule: Rule, held: Held, callers: tuple[Principal, ...], params: Mapping[str, str], home: Noted
+    ) -> None:
         self.rule: Rule = rule
         self.held: Held = held
         self.callers: tuple[Principal, ...] = callers
         self.params: Mapping[str, str] = params
         self.ends: list[Callable[[int], Awaitable[None]]] | None = None
+        self.home: Noted = home
+        self.over: bool = False
+
+    @property
+    def label(self) -> str:
+        """The rule that let it in."""
+        return self.rule.patterns[0]
 
     @property
     def principal(self) -> Principal | None:
@@ -230,4 +241,6 @@ def checked_scopes(scopes: Collection[str], what: str = "scopes") -> Kinds:
             raise Misuse(f"{what}: a scope is 1 to 100 printable ASCII characters")
         if {" ", '"', "\\"} & set(scope):
             raise Misuse(f"{what}: a scope has no space, quote or backslash")
+        if not whole(scope):
+            raise Misuse(f"{what}: a wildcard is a whole segment, as in orders:* or *:read")
     return frozenset(scopes)

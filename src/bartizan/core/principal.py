@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar, Literal, NoReturn, TypeVar, overload
 
+from bartizan.core.scopes import covers
 from bartizan.errors import Misuse, Reason, Unauthenticated, WrongCredential
 
 Environment = Literal["live", "test"]
@@ -53,8 +54,8 @@ class Caller(Verified):
     actor: str
 
     def may(self, scope: str) -> bool:
-        """Whether exactly this scope was granted."""
-        return scope in self.scopes
+        """Whether this scope was granted, by itself or by a wildcard in the place of a whole segment."""
+        return covers(self.scopes, scope)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.actor} of {self.org}>"

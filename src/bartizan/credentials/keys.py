@@ -7,10 +7,12 @@ from typing import Any, Literal, TypeVar
 from bartizan.core.address import client_of
 from bartizan.core.cache import Cache
 from bartizan.core.events import AuditEvent, Journal, current_actor, entered
+from bartizan.core.passage import checked_scopes
 from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import Environment, checked_org
 from bartizan.core.ring import SecretRing
 from bartizan.core.roots import Roots
+from bartizan.core.scopes import beyond_publishable
 from bartizan.core.tables import Backend, Is, Ref
 from bartizan.credentials.key_changes import KeyChanges
 from bartizan.credentials.key_format import KeyFormat, checked_environment
@@ -52,6 +54,7 @@ class Keys:
         uses: KeyUses,
         roots: Roots,
         browser_leak: Literal["report", "revoke"] = "report",
+        publishable_writes: frozenset[str] = frozenset(),
     ) -> None:
         if browser_leak not in ("report", "revoke"):
             raise Misuse('browser_leak is "report" or "revoke"')
@@ -72,6 +75,7 @@ class Keys:
             backend=backend, ring=ring, form=form, clock=clock, cache=cache, journal=journal, roots=roots
         )
         self._browser_leak = browser_leak
+        self._publishable_writes = publishable_writes
 
     # --- verification ---
 
@@ -200,6 +204,8 @@ class Keys:
         restrict a key of either kind to addresses.
         """
         self._enter(org)
+        if kind == "publishable" and beyond_publishable(checked_scopes(scopes), self._publishable_writes):
+            raise Misuse("a publishable key reads (resource:read); what else it may do is in publishable_writes=")
         issued, row = self._form.issue(
             org=org,
             kind=kind,

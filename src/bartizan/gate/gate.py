@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Final
 
+from bartizan.core.context import Noted, current_unit
 from bartizan.core.drive import Blocking, blocking
 from bartizan.core.events import AuditEvent, Journal
 from bartizan.core.passage import Admit, Authenticator, Decision, Refuse, Rule, Shortfall
@@ -47,6 +48,7 @@ class Gate:
         *,
         clock: Clock,
         journal: Journal,
+        home: Noted,
         on_decision: Callable[[Decision], None] | None = None,
         twin: "Callable[[], Gate] | None" = None,
         every: float = 5,
@@ -58,6 +60,7 @@ class Gate:
         self._companions = frozenset().union(*(a.kinds for a in authenticators if a.accompanies))
         self._clock = clock
         self._journal = journal
+        self._home = home
         self._on_decision = on_decision
         self._unobserved = 0
         self._twin = twin
@@ -110,7 +113,8 @@ class Gate:
                     callers.set(present)
                 pattern = plan.pattern
                 params = params_of(pattern, segments) if pattern.names or pattern.rest_name else {}
-                verdict = Admit(plan.rule, held, present, params)
+                verdict = Admit(plan.rule, held, present, params, self._home)
+                current_unit.set(verdict)
         except (Rejected, Unavailable) as error:
             verdict = self._refused(error, plan, held)
         if self._on_decision is not None:

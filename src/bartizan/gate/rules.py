@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from bartizan.core.context import Noted
 from bartizan.core.passage import Admit, HeaderPairs, Requirement, Rule
 from bartizan.errors import BartizanError, Misuse, Reason
 from bartizan.gate.patterns import Pattern, Table
@@ -33,7 +34,7 @@ class Plan:
         "rule",
     )
 
-    def __init__(self, pattern: Pattern, schemes: dict[str, bytes]) -> None:
+    def __init__(self, pattern: Pattern, schemes: dict[str, bytes], home: Noted) -> None:
         rule = pattern.rule
         self.pattern: Pattern = pattern
         self.rule: Rule = rule
@@ -43,7 +44,7 @@ class Plan:
         self.kinds: frozenset[str] = frozenset().union(*rule.requirement.ways)
         self.optional: bool = self.look == "caller" and frozenset() in rule.requirement.ways
         self.org: int | None = next((place for place, name in pattern.names if name == "org"), None)
-        self.away: Admit = Admit(rule, {}, (), {})  # what untouched() answers with, every time
+        self.away: Admit = Admit(rule, {}, (), {}, home)  # what untouched() answers with, every time
         asked = list(dict.fromkeys(schemes[kind] for kind in sorted(self.kinds) if kind in schemes))
         self.challenge: HeaderPairs = [(_CHALLENGE, scheme) for scheme in asked]
         self._faults: dict[bytes, HeaderPairs] = {
@@ -59,7 +60,7 @@ class Plan:
         return self._faults[_INVALID_REQUEST] if error.reason in _CREDENTIALS_AT_FAULT else []
 
 
-def compiled(rules: Sequence[Rule], schemes: dict[str, bytes]) -> Table:
+def compiled(rules: Sequence[Rule], schemes: dict[str, bytes], home: Noted) -> Table:
     """The table of these rules; `schemes` gives for each kind that has an authenticator its challenge."""
     rules = list(rules)
     if not rules:
@@ -67,7 +68,7 @@ def compiled(rules: Sequence[Rule], schemes: dict[str, bytes]) -> Table:
     patterns = [Pattern(text, rule) for rule in rules for text in rule.patterns]
     for pattern in patterns:
         _check(pattern, schemes)
-        pattern.plan = Plan(pattern, schemes)
+        pattern.plan = Plan(pattern, schemes, home)
     _check_organizations(patterns)
     return Table(patterns)
 

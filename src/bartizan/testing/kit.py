@@ -4,11 +4,13 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from bartizan.access.carry import Home
 from bartizan.audit.journal import OutboxJournal
+from bartizan.core.context import current_unit
 from bartizan.core.drive import run
 from bartizan.core.events import OUTBOX, AuditEvent, OutboxRow, outbox_row
 from bartizan.core.passage import Decision
-from bartizan.core.ports import Clock, fresh
+from bartizan.core.ports import Clock, SystemClock, fresh
 from bartizan.core.principal import Principal, SecretPrincipal, callers
 from bartizan.core.ring import new_root
 from bartizan.core.tables import Insert
@@ -112,11 +114,29 @@ def a_secret_key(*, org: str = "org_1", scopes: Collection[str] = ()) -> SecretP
     return principal
 
 
+class _Acting:
+    """A unit of work of a test."""
+
+    label = "acting_as"
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.over = False
+
+
 @contextmanager
-def acting_as(principal: Principal) -> Iterator[None]:
-    """Within the block `current_principal()` is this one."""
-    token = callers.set((principal,))
+def acting_as(principal: Principal, *, of: Kit | None = None) -> Iterator[None]:
+    """Within the block `current_principal()` is this one, in a unit of work of its own.
+
+    `of` is the kit in whose instance it works; without it, in one of the principal's environment that notes nothing.
+    """
+    clock = SystemClock()
+    home = Home(principal.environment, clock, OutboxJournal(clock)) if of is None else of.security._shared.home  # noqa: SLF001
+    unit = _Acting(home)
+    token, before = callers.set((principal,)), current_unit.set(unit)
     try:
         yield
     finally:
+        unit.over = True
+        current_unit.reset(before)
         callers.reset(token)
