@@ -1,72 +1,28 @@
 """Attacks on tokens as requests through the ASGI adapter; those that a wire carries, over a socket too."""
 
-import asyncio
 import io
 import os
-import time
+import socket
+from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
 import pytest
 from servers import ask, serving
 from token_forge import CLAIMS, FORMS, PARAMETERS, Forge, confusions, es256_twins
+from token_place import RULES, Place, app, refused
 
-from bartizan import ConsumerPrincipal, Rule, SessionPolicy, allow, current_principal
+from bartizan import ConsumerPrincipal, SessionPolicy
 from bartizan.asgi import GateMiddleware
 from bartizan.core.drive import run
-from bartizan.credentials.jws import new_signing_key
+from bartizan.credentials.access_tokens import signed
+from bartizan.credentials.jwks import published_key_set
+from bartizan.credentials.jws import SigningKey, new_signing_key
+from bartizan.credentials.tokens import TokenReader, access_policy
+from bartizan.errors import InvalidToken
 from bartizan.testing import Kit
 from bartizan.testing.kit import headers_of
 from bartizan.wsgi import GateMiddleware as WsgiMiddleware
-
-RULES = [
-    Rule("GET /me", allow.consumer()),
-    Rule("GET /orders", allow.consumer("orders:read")),
-    Rule("GET /account", allow.consumer(guests=False)),
-    Rule("GET /card", allow.consumer(factors={"otp"}, max_auth_age=300)),
-    Rule("GET /recent", allow.consumer(max_auth_age=300)),
-    Rule("GET /either", allow.secret_key("orders:read") | allow.consumer("orders:read")),
-    Rule("GET /both", allow.publishable_key() & allow.consumer()),
-    Rule("GET /maybe", allow.optional(allow.consumer())),
-    Rule("GET /orgs/{org}/me", allow.consumer()),
-    Rule("GET /server", allow.secret_key()),
-]
-Answer = tuple[int, dict[str, str]]
-
-
-async def app(scope: Any, receive: Any, send: Any) -> None:
-    who = current_principal(optional=True).actor.encode() if scope["path"] != "/maybe" else b"-"  # type: ignore[call-overload]
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-who", who)]})
-    await send({"type": "http.response.body", "body": b""})
-
-
-class Place:
-    def __init__(self, **arguments: Any) -> None:
-        self.kit = Kit(**arguments)
-        self.forge = Forge(self.kit)
-        self.app = GateMiddleware(app, self.kit.security.gate(RULES))
-
-    def get(self, path: str, *headers: tuple[str, str], query: bytes = b"") -> Answer:
-        sent: list[Any] = []
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        scope = {
-            "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": query,
-            "root_path": "", "scheme": "https", "client": None,
-            "headers": [(name.lower().encode(), value.encode("latin-1", "replace")) for name, value in headers],
-        }  # fmt: skip
-        asyncio.run(self.app(scope, None, send))  # type: ignore[arg-type]
-        head = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
-        return sent[0]["status"], head
-
-    def with_token(self, token: str, path: str = "/me", scheme: str = "Bearer") -> Answer:
-        return self.get(path, ("Authorization", f"{scheme} {token}"))
-
-    @property
-    def reason(self) -> str | None:
-        return self.kit.events[-1].reason
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +30,11 @@ def place() -> Place:
     return Place()
 
 
-def refused(place: Place, token: str) -> None:
-    status, headers = place.with_token(token)
-    assert (status, headers["www-authenticate"]) == (401, 'Bearer error="invalid_token"')
-
-
 def test_a_good_token_is_admitted_before_any_attack_is_tried(place: Place) -> None:
     assert place.with_token(place.forge.good) == (200, {"x-who": "consumer:cons_1"})
     assert place.with_token(place.forge.raw(place.forge.header, place.forge.claims))[0] == 200
     assert place.with_token(place.forge.with_claims(nbf=place.forge.now + 5, iat=place.forge.now + 5))[0] == 200
-    assert place.with_token(place.forge.with_claims(aud=["other", "kit-api"]))[0] == 200
+    assert place.with_token(place.forge.with_claims(aud=["other", "kit-api"]))[0] == 200  # aud_str_vs_list
     assert (
         place.with_token(place.forge.with_header(typ="application/AT+JWT"))[0] == 200
     )  # typ_case_and_application_prefix
@@ -98,13 +49,23 @@ def test_attack(place: Place, name: str) -> None:
     refused(place, (FORMS | PARAMETERS | CLAIMS)[name](place.forge))  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
-def test_alg_rs256_to_hs256(algorithm: Any) -> None:
-    place = Place(sessions=SessionPolicy(algorithm=algorithm))
+SIGNED_BY = {algorithm: Place(sessions=SessionPolicy(algorithm=algorithm)) for algorithm in ("RS256", "ES256", "EdDSA")}
+CONFUSED = [(algorithm, name) for algorithm, place in SIGNED_BY.items() for name in confusions(place.forge)]
+
+
+@pytest.mark.parametrize(("algorithm", "name"), CONFUSED)
+def test_alg_rs256_to_hs256(algorithm: str, name: str) -> None:
+    """The public key, in every text that a library has taken for a secret of HMAC."""
+    place = SIGNED_BY[algorithm]
     assert place.with_token(place.forge.good)[0] == 200
-    for secret in confusions(place.forge).values():
-        refused(place, place.forge.by_hmac(secret))
-        assert place.reason == "wrong_algorithm"
+    refused(place, place.forge.by_hmac(confusions(place.forge)[name]))
+    assert place.reason == "wrong_algorithm"
+
+
+def test_every_text_of_a_public_key_is_tried() -> None:
+    assert {name for _, name in CONFUSED} >= {
+        "pem", "der", "pkcs1", "ssh", "jwk", "jwks", "nested_jwk", "b64der", "hexder", "modulus", "ec_point", "ed25519_raw",
+    }  # fmt: skip
 
 
 def test_es256_signatures() -> None:
@@ -126,16 +87,30 @@ def test_ed25519_noncanonical_S(place: Place) -> None:
     refused(place, f"{head}.{body}.{base64url(twin)}")
 
 
-@pytest.mark.parametrize("algorithm", ["EdDSA", "ES256", "RS256", "HS256"])
-def test_jwk_embedded(place: Place, algorithm: str) -> None:
-    """Nothing that the token brings along is a key: `jwk`, `jku`, `x5u`, `x5c`."""
+ELSEWHERE = "https://evil.example/keys"
+EMBEDDED: dict[str, tuple[Any, Callable[[SigningKey, str], dict[str, Any]]]] = {
+    "jwk_embedded_okp": ("EdDSA", lambda mine, _: {"jwk": mine.verification.public}),
+    "jwk_embedded_ec": ("ES256", lambda mine, _: {"jwk": mine.verification.public}),
+    "jwk_embedded_rsa": ("RS256", lambda mine, _: {"jwk": mine.verification.public}),
+    "jwk_embedded_oct": ("HS256", lambda mine, _: {"jwk": mine.private_jwk()}),
+    "jwk_embedded_and_its_kid": ("EdDSA", lambda mine, kid: {"jwk": mine.verification.public, "kid": kid}),
+    "jku_ssrf": ("EdDSA", lambda _, kid: {"jku": ELSEWHERE, "kid": kid}),
+    "x5u_ssrf": ("EdDSA", lambda _, kid: {"x5u": ELSEWHERE, "kid": kid}),
+    "x5c_foreign": ("EdDSA", lambda _, __: {"x5c": ["MIIBszCCARygAwIBAgIB"]}),
+    "x5t_foreign": ("EdDSA", lambda _, kid: {"x5t": "A" * 27, "kid": kid}),
+}
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_key_in_the_header(place: Place, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that the token brings along is a key, or says where one is."""
+    connected: list[Any] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **_: connected.append(given))
+    monkeypatch.setattr(socket, "create_connection", lambda *given, **_: connected.append(given))
+    algorithm, header = EMBEDDED[name]
     mine = new_signing_key(algorithm, os.urandom)
-    jwk = mine.verification.public or mine.private_jwk()
-    for header in (
-        {"jwk": jwk}, {"jwk": jwk, "kid": mine.verification.kid}, {"jku": "https://evil.example/jwks"},
-        {"x5u": "https://evil.example/x5u"}, {"x5c": ["MIIB"]},
-    ):  # fmt: skip
-        refused(place, place.forge.by_another(mine, **header))
+    refused(place, place.forge.by_another(mine, **header(mine, mine.verification.kid)))
+    assert connected == []
 
 
 def test_signed_by_a_stranger_under_our_kid(place: Place) -> None:
@@ -143,7 +118,7 @@ def test_signed_by_a_stranger_under_our_kid(place: Place) -> None:
     assert place.reason == "wrong_signature"
 
 
-def test_kid_of_retired_revoked_and_next_key() -> None:
+def test_kid_of_retired_and_of_revoked_key() -> None:
     place = Place()
     signing = place.kit.security.blocking.signing_keys
     place.kit.clock.advance(700)
@@ -159,12 +134,46 @@ def test_kid_of_retired_revoked_and_next_key() -> None:
     assert place.with_token(new)[0] == 200
 
 
-def test_kid_of_encryption_key_and_kid_unknown_flood(place: Place) -> None:
+def test_kid_of_next_key() -> None:
+    """Another process has activated it, and this one has not heard: what it signs is good, until it is revoked."""
+    place = Place()
+    signing = place.kit.security.blocking.signing_keys
+    ring = run(place.kit.security._shared.blocking_side.tokens.signing.current())
+    assert ring.next is not None
+    following = ring.keys[ring.next.id]
+    assert isinstance(following, SigningKey)
+    token = place.forge.by_another(following, kid=following.verification.kid)
+    assert place.with_token(token)[0] == 200
+    signing.revoke(following.verification.kid)
+    refused(place, token)
+    assert place.reason == "unknown_signing_key"
+
+
+def test_kid_of_encryption_key() -> None:
+    """A key of the published set that is not for signatures signs nothing."""
+    mine = new_signing_key("EdDSA", os.urandom)
+    for other in ({"use": "enc"}, {"key_ops": ["deriveKey"]}, {"alg": "ECDH-ES"}):
+        keys = published_key_set({"keys": [{**(mine.verification.public or {}), **other}]}, {"EdDSA"})
+        with pytest.raises(InvalidToken) as caught:
+            TokenReader(access_policy(issuer="shop", audience="api", environment="live")).verify(
+                signed(mine, {}), keys, 1
+            )
+        assert caught.value.reason == "unknown_signing_key"
+
+
+def test_kid_unknown_flood(place: Place) -> None:
+    """Each is one event, and none asks the store."""
     before = len(place.forge.kit.events)
-    for i in range(200):
-        refused(place, place.forge.with_header(kid=f"unknown-{i}"))
+    place.with_token(place.forge.good)
+    store = place.kit.security._shared.side.backend
+    asked: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "find", lambda *given, **_: asked.append(given))
+        patch.setattr(store, "get", lambda *given, **_: asked.append(given))
+        for i in range(200):
+            refused(place, place.forge.with_header(kid=f"unknown-{i}"))
+    assert asked == []
     assert len(place.forge.kit.events) == before + 200
-    refused(place, place.forge.with_header(kid="enc-1"))
 
 
 def test_secret_token_refused_on_live() -> None:
@@ -280,7 +289,6 @@ def test_rfc_9470(place: Place, path: str, factors: dict[str, int], guest: bool,
 def test_an_open_stream_ends_with_its_token() -> None:
     place = Place()
     gate = place.kit.security.gate(RULES)
-    from bartizan.errors import InvalidToken
     from bartizan.types import Admit, Request
 
     request = Request("GET", "/me", [(b"authorization", f"Bearer {place.forge.good}".encode())], None, "https")
@@ -333,11 +341,22 @@ def test_wsgi_gives_the_same_verdicts(place: Place) -> None:
         assert status(attack(place.forge)).startswith("401"), name
 
 
-def test_a_megabyte_costs_no_more_than_its_length() -> None:
-    place = Place()
-    token = place.forge.with_claims(x="a" * 1_000_000)
-    started = time.thread_time()
-    for _ in range(1000):
-        with pytest.raises(Exception, match="token"):
-            run(place.kit.security._shared.blocking_side.tokens.verify(token))
-    assert time.thread_time() - started < 1
+class Untouched(str):
+    """A text of which nothing but the length is asked."""
+
+    __slots__ = ()
+
+    def _touched(self, *_: Any) -> Any:
+        raise AssertionError("it is looked at")
+
+    isascii = encode = split = partition = rpartition = __iter__ = __getitem__ = __contains__ = __hash__ = _touched  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("size", [8 * 1024 + 1, 64 * 1024, 1_000_000])
+@pytest.mark.parametrize("name", ["size_1mb_header", "size_1mb_payload", "size_1mb_dots"])
+def test_of_a_megabyte_only_the_length_is_looked_at(place: Place, name: str, size: int) -> None:
+    token = Untouched(FORMS[name](place.forge)[:size])
+    assert len(token) == size
+    with pytest.raises(InvalidToken) as caught:
+        run(place.kit.security._shared.blocking_side.tokens.verify(token))
+    assert caught.value.reason == "malformed_token"

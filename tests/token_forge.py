@@ -43,6 +43,13 @@ class Forge:
         """A token of these bytes or values, with a signature that holds."""
         return self.signed(base64url(text(header)), base64url(text(payload)))
 
+    def respelled(self, spell: Callable[[str], str], extra: str = "", *, standard: bool = False) -> str:
+        """A good token but for the spelling of its payload, which is signed as it is spelled."""
+        payloads = (text({**self.claims, "x": extra + "a" * width}) for width in range(3))
+        payload = next(payload for payload in payloads if len(payload) % 3 == 1)  # there are bits to spare
+        body = base64.b64encode(payload).decode().rstrip("=") if standard else base64url(payload)
+        return self.signed(base64url(text(self.header)), spell(body))
+
     def with_header(self, **changes: Any) -> str:
         return self.raw({k: v for k, v in {**self.header, **changes}.items() if v is not ...}, self.claims)
 
@@ -102,6 +109,7 @@ def _padded(token: str) -> str:
 
 
 def _unused_bits(token: str) -> str:
+    """The last character with one of the bits that say nothing."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     return token[:-1] + letters[letters.index(token[-1]) ^ 1]
 
@@ -159,7 +167,12 @@ FORMS: Mapping[str, Callable[[Forge], str]] = {
     "nested_60k": lambda f: f.raw(f.header, b'{"a":' * 60_000),
     "pad_equals": lambda f: _padded(f.good),
     "pad_equals_signature": lambda f: f.good + "==",
-    "std_b64_alphabet": lambda f: f.good.split(".")[0] + "." + base64.b64encode(text({**f.claims, "x": "~~~???>>>"})).decode().rstrip("=") + ".AA",
+    "std_b64_alphabet": lambda f: f.respelled(lambda part: part, "~~~???>>>", standard=True),
+    "pad_equals_signed": lambda f: f.respelled(lambda part: part + "=" * (-len(part) % 4)),
+    "pad_equals_twice_signed": lambda f: f.respelled(lambda part: part + "===="),
+    "whitespace_in_segment_signed": lambda f: f.respelled(lambda part: part[:8] + " " + part[8:]),
+    "newline_in_segment_signed": lambda f: f.respelled(lambda part: part[:76] + "\n" + part[76:]),
+    "unused_bits_flipped_signed": lambda f: f.respelled(_unused_bits, "é"),
     "whitespace_in_segment": lambda f: _between(f.good, 1, " "),
     "newline_in_segment": lambda f: _between(f.good, 2, "\n"),
     "trailing_newline": lambda f: f.good + "\n",
