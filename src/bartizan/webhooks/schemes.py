@@ -179,13 +179,11 @@ class Scheme:
                 names, lengths = self._names, self._lengths
                 plain = type(headers) is dict and "wsgi.version" not in headers
                 for name, value in headers.items() if plain else _pairs(headers):
-                    ours = names.get(name)
+                    if len(name) not in lengths:
+                        continue
+                    ours = names.get(name) or names.get(name.lower())
                     if ours is None:
-                        if len(name) not in lengths:
-                            continue
-                        ours = names.get(name.lower())
-                        if ours is None:
-                            continue
+                        continue
                     if ours in found:
                         raise MalformedWebhook(Reason.REPEATED_HEADER)
                     found[ours] = value
