@@ -34,10 +34,12 @@ def test_texts_are_constants_and_reasons_stay_inside() -> None:
         assert set(error.problem) == {"type", "title", "status", "code"}
         assert "wrong_secret" not in json.dumps(error.problem)
         assert isinstance(kind().reason, Reason)
-        refuse = refusal(error, [(b"x-one", b"1")])
-        assert json.loads(refuse.body) == error.problem
-        assert dict(refuse.headers)[b"content-length"] == str(len(refuse.body)).encode()
-        assert refuse.headers[-1] == (b"x-one", b"1")
+        for event in ("0123456789abcdef0123456789abcdef", None):
+            refuse = refusal(error, event, [(b"x-one", b"1")])
+            instance = {} if event is None else {"instance": f"urn:bartizan:event:{event}"}
+            assert json.loads(refuse.body) == {**error.problem, **instance}
+            assert dict(refuse.headers)[b"content-length"] == str(len(refuse.body)).encode()
+            assert refuse.headers[-1] == (b"x-one", b"1")
 
 
 def test_misuse_says_what_to_write_and_its_problem_does_not() -> None:

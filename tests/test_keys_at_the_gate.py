@@ -62,7 +62,7 @@ def problem(answer: Answer) -> str:
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"
     body = json.loads(answer.body)
-    assert set(body) == {"type", "title", "status", "code"}
+    assert set(body) == {"type", "title", "status", "code", "instance"}
     assert body["status"] == answer.status
     return str(body["code"])
 
@@ -150,7 +150,11 @@ def test_k4_the_same_answer_for_unknown_wrong_revoked_disabled_and_expired(place
     for text in (unknown, wrong, revoked.key, disabled.key, expired.key):
         answers.append(ask(place.port, "/secret", ("Authorization", f"Bearer {text}")))
         reasons.append(place.reason)
-    assert {(a.status, a.body) for a in answers} == {(401, answers[0].body)}
+    bodies = [json.loads(a.body) for a in answers]
+    instances = {body.pop("instance") for body in bodies}
+    assert instances == {f"urn:bartizan:event:{event.id}" for event in place.kit.events if event.name == "request.refused"}
+    assert {a.status for a in answers} == {401}
+    assert bodies == bodies[:1] * len(bodies)
     assert {frozenset(a.headers) for a in answers} == {frozenset(answers[0].headers)}
     assert reasons == ["unknown_key", "wrong_secret", "key_revoked", "key_disabled", "key_expired"]
 

@@ -3,11 +3,21 @@
 What no rule names is refused; `public()` and `untouched()` are said aloud.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-from bartizan.core.passage import Held, Kinds, Requirement, Shortfall, Way, checked_scopes
+from bartizan.core.passage import (
+    Condition,
+    Held,
+    Kinds,
+    Requirement,
+    Shortfall,
+    Way,
+    checked_name,
+    checked_scopes,
+)
 from bartizan.core.ports import Clock
-from bartizan.core.principal import ConsumerPrincipal, MemberPrincipal
+from bartizan.core.principal import ConsumerPrincipal, MemberPrincipal, Principal
+from bartizan.core.request import Request
 from bartizan.core.scopes import exact, lacking
 from bartizan.errors import Misuse
 
@@ -99,7 +109,7 @@ class _Optional(Requirement):
     alternative = False
 
     def __init__(self, requirement: Requirement) -> None:
-        if requirement.alone or not requirement.alternative:
+        if requirement.alone or not requirement.alternative or requirement.conditional:
             raise Misuse("optional() takes a requirement of credentials")
         self.requirement = requirement
         self.kinds = frozenset().union(*requirement.ways)
@@ -108,6 +118,20 @@ class _Optional(Requirement):
     def met_by(self, held: Held, clock: Clock, /) -> Sequence[Way] | Shortfall:
         """By nobody where none of its credentials came; what came has to meet it."""
         return self.requirement.met_by(held, clock) if not self.kinds.isdisjoint(held) else _NOBODY_WAY
+
+
+class _When(Requirement):
+    """A question to the application about whoever the alternative lets in."""
+
+    ways = frozenset({_NOBODY})
+    conditional = True
+
+    def __init__(self, condition: Condition) -> None:
+        self._met = (Way(_NOBODY, (condition,)),)
+
+    def met_by(self, _: Held, __: Clock, /) -> Sequence[Way] | Shortfall:
+        """If the application says so, which the gate asks."""
+        return self._met
 
 
 def public() -> Requirement:
@@ -162,3 +186,19 @@ def member(*scopes_or_roles: str, factors: Collection[str] = (), max_auth_age: i
     `factors` and `max_auth_age` are as for `consumer`.
     """
     return _Person("member", scopes_or_roles, guests=True, factors=factors, max_auth_age=max_auth_age)
+
+
+def credential(name: str, *scopes: str) -> Requirement:
+    """A caller with all of these scopes, by the gate's own authenticator of this name."""
+    return _Credential(checked_name(name), scopes)
+
+
+def when(name: str, check: Callable[[Principal, Request], bool | Awaitable[bool]], /) -> Requirement:
+    """Only if `check(principal, request)` says `True` of the caller; `name` stands in the event of a refusal.
+
+    It stands under `&` with a credential, and is asked of that credential's caller, after everything else held; plain
+    or async, within five seconds. Whatever is neither `True` nor `False` is 503, and so is what it raises.
+    """
+    if not callable(check):
+        raise Misuse("when() takes a name and a function of (principal, request)")
+    return _When(Condition(checked_name(name), check))

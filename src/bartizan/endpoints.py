@@ -46,7 +46,7 @@ def jwks_app(security: "Bartizan") -> "ASGIApp":
 
 
 def _refused(error: BartizanError) -> Response:
-    refuse = refusal(error, [])
+    refuse = refusal(error, None, [])
     return Response(
         refuse.body,
         status_code=refuse.status,

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from re import ASCII, compile as regex
 from types import MappingProxyType
-from typing import Literal, NoReturn, Protocol
+from typing import Literal, NamedTuple, NoReturn, Protocol
 
 from bartizan.core.context import Noted
 from bartizan.core.ports import Clock
@@ -17,13 +18,24 @@ Held = Mapping[str, Principal]
 HeaderPairs = list[tuple[bytes, bytes]]
 
 
+class Condition(NamedTuple):
+    """What the application itself has to say `True` to, of the caller whom one alternative lets in."""
+
+    name: str
+    check: Callable[[Principal, Request], bool | Awaitable[bool]]
+
+
 class Way:
-    """One alternative of a requirement that holds, as it was written: the kinds of credential that met it."""
+    """One alternative of a requirement that holds, as it was written: the kinds of credential that met it.
 
-    __slots__ = ("kinds",)
+    It lets nobody in before each of its conditions was asked.
+    """
 
-    def __init__(self, kinds: Kinds) -> None:
+    __slots__ = ("conditions", "kinds")
+
+    def __init__(self, kinds: Kinds, conditions: tuple[Condition, ...] = ()) -> None:
         self.kinds: Kinds = kinds
+        self.conditions: tuple[Condition, ...] = conditions
 
 
 class Shortfall:
@@ -51,6 +63,7 @@ class Requirement(ABC):
     alone: bool = False  # stands in no `&` and no `|`
     alternative: bool = True  # may stand under `|`
     rest: bool = False  # may open what no other rule names
+    conditional: bool = False  # a condition, and no credential yet whose caller it could be asked of
     lone: Mapping[str, Kinds] = MappingProxyType({})  # kinds that meet it alone, each with the scopes that it takes
 
     @abstractmethod
@@ -76,6 +89,9 @@ class All(Requirement):
         self.sides: tuple[Requirement, Requirement] = (a, b)
         self.ways: frozenset[Kinds] = frozenset(x | y for x in a.ways for y in b.ways)
         self.alternative: bool = a.alternative and b.alternative
+        self.conditional: bool = a.conditional and b.conditional
+        if a.conditional != b.conditional and frozenset() in self.ways:
+            raise Misuse("when() is asked of a caller: optional() may have none")
 
     def met_by(self, held: Held, clock: Clock, /) -> Sequence[Way] | Shortfall:
         """The pairs of ways that hold."""
@@ -85,7 +101,7 @@ class All(Requirement):
             return b if isinstance(b, Shortfall) and b.nobody else a
         if isinstance(b, Shortfall):
             return b
-        return [Way(x.kinds | y.kinds) for x in a for y in b]
+        return [Way(x.kinds | y.kinds, x.conditions + y.conditions) for x in a for y in b]
 
 
 class Either(Requirement):
@@ -96,6 +112,8 @@ class Either(Requirement):
             raise Misuse("public() and untouched() stand alone")
         if not (a.alternative and b.alternative):
             raise Misuse("optional() stands alone or under &: write optional(a | b)")
+        if a.conditional or b.conditional:
+            raise Misuse("when() stands under & with a credential")
         self.sides: tuple[Requirement, Requirement] = (a, b)
         self.ways: frozenset[Kinds] = a.ways | b.ways
         both = a.lone.keys() & b.lone.keys()
@@ -143,6 +161,8 @@ class Rule:
         if isinstance(body_limit, bool) or body_limit < 0:
             raise Misuse("body_limit is a number of bytes")
         self.requirement: Requirement = _requirement(requirement)
+        if requirement.conditional:
+            raise Misuse("when() stands under & with a credential")
         self.options: tuple[Option, ...] = options
         self.body_limit: int = body_limit
         self.unsafe_encoded_slash: bool = unsafe_encoded_slash
@@ -208,7 +228,10 @@ class Refuse:
 
 
 class Decision:
-    """What the gate decided, for `on_decision`: `status` is a refusal's, 0 where the application answers."""
+    """What the gate decided, for `on_decision`: `status` is a refusal's, 0 for an admission.
+
+    Where it is not `enforced`, the refusal is only reported, and the application answers.
+    """
 
     __slots__ = ("admitted", "enforced", "nanoseconds", "principal", "reason", "rule", "status")
 
@@ -217,6 +240,7 @@ class Decision:
         *,
         rule: str | None,
         admitted: bool,
+        enforced: bool = True,
         status: int,
         reason: str,
         principal: Principal | None,
@@ -224,11 +248,21 @@ class Decision:
     ) -> None:
         self.rule: str | None = rule
         self.admitted: bool = admitted
-        self.enforced: bool = True
+        self.enforced: bool = enforced
         self.status: int = status
         self.reason: str = reason
         self.principal: Principal | None = principal
         self.nanoseconds: int = nanoseconds
+
+
+_NAME = regex(r"[a-z][a-z0-9_-]{0,63}", ASCII)
+
+
+def checked_name(name: str) -> str:
+    """The name of a condition or of an authenticator: it stands in events."""
+    if _NAME.fullmatch(name) is None:
+        raise Misuse("a name is 1 to 64 lower-case letters, digits, _ and -, and begins with a letter")
+    return name
 
 
 def checked_scopes(scopes: Collection[str], what: str = "scopes") -> Kinds:

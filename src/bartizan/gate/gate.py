@@ -1,14 +1,16 @@
 """The gate: one decision for each request. It knows requirements and authenticators, and no feature."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
+from functools import partial
 from time import perf_counter_ns
 from typing import Final
 
 from bartizan.core.context import Noted, current_unit
-from bartizan.core.drive import Blocking, blocking
+from bartizan.core.drive import Blocking, blocking, settle
 from bartizan.core.events import AuditEvent, Journal
-from bartizan.core.passage import Admit, Authenticator, Decision, Refuse, Rule, Shortfall
-from bartizan.core.ports import Clock
+from bartizan.core.passage import Admit, Authenticator, Decision, Refuse, Rule, Shortfall, Way
+from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import NOBODY, PERSONAL, Principal, callers, passage_method
 from bartizan.core.request import Request
 from bartizan.errors import (
@@ -21,13 +23,15 @@ from bartizan.errors import (
     NotFound,
     Reason,
     Rejected,
+    TooLarge,
     Unauthenticated,
     Unavailable,
     WrongCredential,
 )
+from bartizan.gate.doors import Door
 from bartizan.gate.patterns import Table, params_of, segments_of
 from bartizan.gate.presented import LENGTH, Reader, check_length, is_preflight, scan
-from bartizan.gate.problems import refusal
+from bartizan.gate.problems import Problems, asked as _asked, refusal
 from bartizan.gate.rules import Plan
 from bartizan.gate.targets import MALFORMED, judged
 
@@ -45,23 +49,31 @@ class Gate:
         self,
         table: Table,
         authenticators: Sequence[Authenticator],
+        doors: Sequence[Door] = (),
         *,
         clock: Clock,
         journal: Journal,
+        waits: Waits,
         home: Noted,
         on_decision: Callable[[Decision], None] | None = None,
+        problems: Problems | None = None,
         twin: "Callable[[], Gate] | None" = None,
         every: float = 5,
     ) -> None:
         self._table = table
         self._match = table.match
-        self._reader = Reader(authenticators)
-        self._by_kind = {kind: a for a in authenticators for kind in a.kinds}
+        self._reader = Reader(authenticators, doors)
+        self._by_kind: dict[str, Authenticator | Door] = {kind: a for a in authenticators for kind in a.kinds}
+        self._by_kind.update({door.name: door for door in doors})
+        self._personal = (*PERSONAL[:3], *(door.name for door in doors), *PERSONAL[3:])
         self._companions = frozenset().union(*(a.kinds for a in authenticators if a.accompanies))
         self._clock = clock
         self._journal = journal
+        self._waits = waits
         self._home = home
         self._on_decision = on_decision
+        self._problems = problems
+        self._reported: frozenset[str] = frozenset()
         self._unobserved = 0
         self._twin = twin
         self.every: float = max(every, 1)
@@ -84,6 +96,7 @@ class Gate:
         held: dict[str, Principal] = {}
         plan: Plan | None = None
         verdict: Admit | Refuse
+        failure: BartizanError | None = None
         try:
             segments = segments_of(request.path)
             plan = self._plan(request, segments)
@@ -99,15 +112,16 @@ class Gate:
                 present: tuple[Principal, ...] = NOBODY
                 if plan.look == "caller":
                     principal: Principal | None = None
-                    for authenticator, value in self._reader.credentials(request, slots):
+                    kind = ""
+                    for authenticator, value, kind in self._reader.credentials(request, slots):
                         principal = await authenticator.authenticate(value, request)
-                        held[principal.kind] = principal
-                    lone = plan.lone.get(principal.kind) if principal is not None and len(held) == 1 else None
+                        held[kind] = principal
+                    lone = plan.lone.get(kind) if principal is not None and len(held) == 1 else None
                     # What most requests are: one credential that is enough. `_settled` would say the same.
                     if principal is not None and lone is not None and lone <= principal.scopes:
                         present = (principal,)
                     else:
-                        present = self._settled(plan, held)
+                        present = await self._settled(plan, held, request, segments)
                     if plan.org is not None and present[0].org != segments[plan.org]:
                         raise NotFound(Reason.WRONG_ORGANIZATION)
                     callers.set(present)
@@ -116,9 +130,13 @@ class Gate:
                 verdict = Admit(plan.rule, held, present, params, self._home)
                 current_unit.set(verdict)
         except (Rejected, Unavailable) as error:
-            verdict = self._refused(error, plan, held)
+            failure = error
+            if plan is not None and plan.pattern.text in self._reported and not isinstance(error, TooLarge):
+                verdict = self._would_refuse(error, plan, held)
+            else:
+                verdict = self._refused(error, plan, held, request)
         if self._on_decision is not None:
-            self._observe(verdict, plan, held, perf_counter_ns() - started)
+            self._observe(verdict, failure, plan, held, perf_counter_ns() - started)
         return verdict
 
     async def end(self, admit: Admit, status: int) -> None:
@@ -129,9 +147,11 @@ class Gate:
 
     async def recheck(self, admit: Admit) -> None:
         """Return while every credential that let this request in still lives; raise once one has ended."""
-        for principal in admit.callers:
+        for kind, principal in admit.held.items():
+            if principal not in admit.callers:
+                continue  # it came too, and was not needed
             try:
-                await self._by_kind[principal.kind].recheck(principal)
+                await self._by_kind[kind].recheck(principal)
             except Rejected as error:
                 self._journal.note(
                     AuditEvent(
@@ -152,7 +172,24 @@ class Gate:
             plan = self._plan(request, segments_of(request.path))
         except Rejected:
             plan = None
-        return self._refused(error, plan, {p.kind: p for p in callers.get(NOBODY)})
+        return self._refused(error, plan, {p.kind: p for p in callers.get(NOBODY)}, request)
+
+    def unsafe_report_only(self, *patterns: str) -> "Gate":
+        """The same gate, but the rules of these patterns refuse nothing: what they would have refused is an event.
+
+        It then reaches the application with nobody: `current_principal` raises. Malformed targets, paths and methods
+        that no rule names, and bodies over the limit are refused all the same. Each is a pattern as its rule says it.
+        """
+        own = {pattern.text for leaf in self._table.leaves.values() for pattern in leaf.patterns()}
+        if not patterns or not own.issuperset(patterns):
+            raise Misuse("unsafe_report_only takes patterns of this gate's own rules, at least one")
+        gate, twin = copy(self), self._twin
+        vars(gate).update(
+            _reported=self._reported | frozenset(patterns),
+            _blocking=None,
+            _twin=None if twin is None else lambda: twin().unsafe_report_only(*patterns),
+        )
+        return gate
 
     def rule_for(self, method: str, path: str) -> Rule | None:
         """The rule that decides over this method and decoded path, or None where it is refused."""
@@ -181,7 +218,9 @@ class Gate:
         plan: Plan = pattern.plan
         return plan
 
-    def _settled(self, plan: Plan, held: dict[str, Principal]) -> tuple[Principal, ...]:
+    async def _settled(
+        self, plan: Plan, held: dict[str, Principal], request: Request, segments: Sequence[str]
+    ) -> tuple[Principal, ...]:
         """Whom the requirement lets in: the callers of the first way that holds, most personal first."""
         if not held:
             if plan.optional:
@@ -205,29 +244,70 @@ class Gate:
             # RFC 6750 section 3: which scopes would do; they are the rule's own words, not the caller's.
             scope = " ".join(sorted(ways.scopes))
             raise MissingScope(headers=(("WWW-Authenticate", f'Bearer error="insufficient_scope", scope="{scope}"'),))
-        kinds = ways[0].kinds
-        if len(held) == 1:
-            return tuple(held.values()) if kinds else NOBODY
-        return tuple([held[kind] for kind in PERSONAL if kind in kinds])
+        failed: Unavailable | None = None
+        said: str | None = None
+        for way in ways:
+            present = tuple([held[kind] for kind in self._personal if kind in way.kinds])
+            if way.conditions and plan.org is not None and present[0].org != segments[plan.org]:
+                raise NotFound(Reason.WRONG_ORGANIZATION)  # nobody of another organization is asked about
+            try:
+                said = await self._denied(way, present[0], request) if way.conditions else None
+            except Unavailable as unavailable:
+                failed = unavailable  # another way may hold without it
+            else:
+                if said is None:
+                    return present
+        if failed is not None:
+            raise failed
+        error = Forbidden(Reason.CONDITION)
+        error.about = said
+        raise error
 
-    def _refused(self, error: BartizanError, plan: Plan | None, held: dict[str, Principal]) -> Refuse:
-        caller = next((held[kind] for kind in PERSONAL if kind in held), None) if held else None
+    async def _denied(self, way: Way, caller: Principal, request: Request) -> str | None:
+        """The first condition of a way to which the application says `False`, or None."""
+        for condition in way.conditions:
+            said = await settle(partial(condition.check, caller, request), self._waits)
+            if said is False:
+                return condition.name
+            if said is not True:
+                raise Unavailable(Reason.CALLBACK_FAILED)
+        return None
+
+    def _refused(self, error: BartizanError, plan: Plan | None, held: dict[str, Principal], request: Request) -> Refuse:
+        event = self._told("request.refused", error, plan, held)
+        extra = [] if plan is None or error.headers else plan.challenged(error)
+        return refusal(error, event, extra, None if self._problems is None else _asked(self._problems, error, request))
+
+    def _would_refuse(self, error: BartizanError, plan: Plan, held: dict[str, Principal]) -> Admit:
+        self._told("gate.would_refuse", error, plan, held)
+        callers.set(NOBODY)
+        admit = Admit(plan.rule, {}, NOBODY, {}, self._home)
+        current_unit.set(admit)
+        return admit
+
+    def _told(self, name: str, error: BartizanError, plan: Plan | None, held: dict[str, Principal]) -> str:
+        caller = next((held[kind] for kind in self._personal if kind in held), None) if held else None
         org, actor = (None, ANONYMOUS) if caller is None else (caller.org, caller.actor)
         target = None if plan is None else plan.pattern.text
-        data = None if error.about is None else {"credential": error.about}
-        self._journal.note(AuditEvent("request.refused", org, actor, target, "refused", error.reason, data))
-        return refusal(error, [] if plan is None or error.headers else plan.challenged(error))
+        about = "condition" if error.reason is Reason.CONDITION else "credential"
+        data = None if error.about is None else {about: error.about}
+        return self._journal.note(AuditEvent(name, org, actor, target, "refused", error.reason, data))
 
     def _observe(
-        self, verdict: Admit | Refuse, plan: Plan | None, held: dict[str, Principal], nanoseconds: int
+        self,
+        verdict: Admit | Refuse,
+        failure: BartizanError | None,
+        plan: Plan | None,
+        held: dict[str, Principal],
+        nanoseconds: int,
     ) -> None:
-        refused = isinstance(verdict, Refuse)
         decision = Decision(
             rule=plan.pattern.text if plan is not None else None,
-            admitted=not refused,
-            status=verdict.status if isinstance(verdict, Refuse) else 0,
-            reason=(verdict.error.reason if isinstance(verdict, Refuse) else Reason.ADMITTED).value,
-            principal=next((held[kind] for kind in PERSONAL if kind in held), None),
+            admitted=failure is None,
+            enforced=failure is None or isinstance(verdict, Refuse),
+            status=0 if failure is None else failure.status,
+            reason=(Reason.ADMITTED if failure is None else failure.reason).value,
+            principal=next((held[kind] for kind in self._personal if kind in held), None),
             nanoseconds=nanoseconds,
         )
         try:

@@ -7,7 +7,8 @@ from urllib.parse import unquote_to_bytes
 
 from bartizan.core.passage import Authenticator
 from bartizan.core.request import EnvironHeaders, Pairs, Request
-from bartizan.errors import InvalidKey, InvalidRequest, InvalidToken, Reason, TooLarge
+from bartizan.errors import InvalidKey, InvalidRequest, InvalidToken, Reason, TooLarge, WrongCredential
+from bartizan.gate.doors import Door
 
 AUTHORIZATION: Final = 0
 PUBLISHABLE: Final = 1
@@ -105,35 +106,70 @@ def is_preflight(request: Request, slots: Slots) -> bool:
     return request.method == "OPTIONS" and slots[ORIGIN] is not None and slots[REQUEST_METHOD] is not None
 
 
+Found = tuple[Authenticator | Door, bytes, str]  # who verifies what, and as which kind of credential it is held
+
+
 class Reader:
     """Finds the authenticator of each presented credential, by slot and form, never by trial."""
 
-    __slots__ = ("_authorization", "_grammars", "_publishable")
+    __slots__ = ("_authorization", "_doors", "_grammars", "_others", "_publishable")
 
-    def __init__(self, authenticators: Sequence[Authenticator]) -> None:
-        self._authorization = [a for a in authenticators if a.slot == "authorization"]
-        self._publishable = [a for a in authenticators if a.slot == "x-publishable-key"]
-        ours = (*self._authorization, *self._publishable)
-        self._grammars = tuple(dict.fromkeys(a.recognises for a in ours))  # both kinds of key have one
+    def __init__(self, authenticators: Sequence[Authenticator], doors: Sequence[Door] = ()) -> None:
+        ours = [(a, kind) for a in authenticators for kind in a.kinds]
+        self._authorization = [(a, kind) for a, kind in ours if a.slot == "authorization"]
+        self._publishable = [(a, kind) for a, kind in ours if a.slot == "x-publishable-key"]
+        self._grammars = tuple(dict.fromkeys(a.recognises for a, _ in ours))  # both kinds of key have one
+        self._doors = [door for door in doors if door.slot == "authorization"]
+        others: dict[str, list[Door]] = {}
+        for door in doors:
+            if door.slot != "authorization":
+                others.setdefault(door.slot, []).append(door)
+        self._others = tuple(others.items())
 
-    def credentials(self, request: Request, slots: Slots) -> list[tuple[Authenticator, bytes]]:
+    def credentials(self, request: Request, slots: Slots) -> list[Found]:
         """Every credential of the request. One in the query, or one of ours that nobody knows, refuses it."""
-        out: list[tuple[Authenticator, bytes]] = []
-        value = slots[AUTHORIZATION]
-        if value is not None:
-            scheme, _, value = value.partition(b" ")
+        out: list[Found] = []
+        whole = slots[AUTHORIZATION]
+        if whole is not None:
+            scheme, _, token = whole.partition(b" ")
             if scheme == b"Bearer" or scheme.lower() == b"bearer":
-                if value[:1] == b" ":
-                    value = value.lstrip(b" ")
-                out.append((_known(self._authorization, value), value))
+                if token[:1] == b" ":
+                    token = token.lstrip(b" ")
+                found = _known(self._authorization, token) or _door(self._doors, whole)
+                if found is None:
+                    raise InvalidKey(Reason.MALFORMED_KEY)
+                out.append(found)
             elif scheme.lower() == b"dpop":
                 raise InvalidToken(Reason.TOKEN_BOUND)  # taken as Bearer, the token would lose what it is bound to
+            elif self._doors and (found := _door(self._doors, whole)) is not None:
+                out.append(found)
         value = slots[PUBLISHABLE]
         if value is not None:
-            out.append((_known(self._publishable, value), value))
+            found = _known(self._publishable, value)
+            if found is None:
+                raise InvalidKey(Reason.MALFORMED_KEY)
+            out.append(found)
+        for slot, doors in self._others:
+            self._read(request, slots, slot, doors, out)
         if request.query:
             self._refuse_query(request.query)
         return out
+
+    def _read(self, request: Request, slots: Slots, slot: str, doors: Sequence[Door], out: list[Found]) -> None:
+        name = slot.encode("latin-1")
+        values = [slots[COOKIE] or b""] if slot == "cookie" else [v for key, v in request.headers if key == name]
+        if len(values) > 1:
+            raise InvalidRequest(Reason.REPEATED_HEADER)
+        if not values or not values[0]:
+            return
+        if slot != "cookie":
+            for door in doors:
+                door.check(request)  # whatever it says: a stranger does not send this header
+            if any(recognises(values[0]) for recognises in self._grammars):
+                raise WrongCredential(Reason.WRONG_SLOT)
+        found = _door(doors, values[0])
+        if found is not None:
+            out.append(found)
 
     def _refuse_query(self, query: bytes) -> None:
         # A query ends up in logs, histories and referrers (RFC 6750 section 2.3): whatever came that way is spent.
@@ -151,8 +187,15 @@ class Reader:
                     raise InvalidRequest(Reason.CREDENTIAL_IN_QUERY)
 
 
-def _known(authenticators: Sequence[Authenticator], value: bytes) -> Authenticator:
-    for authenticator in authenticators:
+def _known(authenticators: Sequence[tuple[Authenticator, str]], value: bytes) -> Found | None:
+    for authenticator, kind in authenticators:
         if authenticator.recognises(value):
-            return authenticator
-    raise InvalidKey(Reason.MALFORMED_KEY)
+            return authenticator, value, kind
+    return None
+
+
+def _door(doors: Sequence[Door], value: bytes) -> Found | None:
+    found = [door for door in doors if door.recognises(value)]
+    if len(found) > 1:
+        raise InvalidRequest
+    return (found[0], value, found[0].name) if found else None
