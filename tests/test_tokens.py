@@ -295,8 +295,16 @@ def test_issued_tokens_say_what_was_asked() -> None:
     kit = Kit(audience=["api", "other"])
     principal = run(
         kit.security._shared.blocking_side.tokens.verify(
-            kit.token(
-                org="org_1", subject="cons_é", scopes={"b:c", "a:b"}, guest=True, factors={"otp": 5}, generation=3
+            run(
+                kit.security._shared.blocking_side.tokens.issue(
+                    org="org_1",
+                    subject="cons_é",
+                    session="session_1",
+                    scopes={"b:c", "a:b"},
+                    guest=True,
+                    factors={"otp": 5},
+                    generation=3,
+                )
             )
         )
     )
@@ -325,6 +333,7 @@ def test_issued_tokens_say_what_was_asked() -> None:
         CLAIMS.session,
         CLAIMS.generation,
         CLAIMS.environment,
+        CLAIMS.epochs,
     }
 
 
@@ -356,7 +365,8 @@ def parsed_payload(token: str) -> bytes:
 )
 def test_what_would_not_verify_is_not_issued(fields: dict[str, Any]) -> None:
     with pytest.raises(Misuse):
-        Kit().token(**{"org": "o", "subject": "s", **fields})
+        tokens = Kit().security._shared.blocking_side.tokens
+        run(tokens.issue(**{"org": "o", "subject": "s", "session": "t", **fields}))
 
 
 def test_services_name_what_they_lack() -> None:

@@ -19,7 +19,7 @@ from bartizan.credentials.access_tokens import signed
 from bartizan.credentials.jwks import published_key_set
 from bartizan.credentials.jws import SigningKey, new_signing_key
 from bartizan.credentials.tokens import TokenReader, access_policy
-from bartizan.errors import InvalidToken
+from bartizan.errors import InvalidSession, InvalidToken
 from bartizan.testing import Kit
 from bartizan.testing.kit import headers_of
 from bartizan.wsgi import GateMiddleware as WsgiMiddleware
@@ -286,7 +286,7 @@ def test_rfc_9470(place: Place, path: str, factors: dict[str, int], guest: bool,
         assert (status, headers["www-authenticate"], place.reason) == (401, want, "sign_in_again")
 
 
-def test_an_open_stream_ends_with_its_token() -> None:
+def test_an_open_stream_ends_with_its_session_and_not_with_its_token() -> None:
     place = Place()
     gate = place.kit.security.gate(RULES)
     from bartizan.types import Admit, Request
@@ -297,9 +297,11 @@ def test_an_open_stream_ends_with_its_token() -> None:
     assert isinstance(verdict.principal, ConsumerPrincipal)
     gate.blocking.recheck(verdict)
     place.kit.clock.advance(400)
-    with pytest.raises(InvalidToken):
+    gate.blocking.recheck(verdict)
+    place.kit.security.blocking.sessions.revoke(verdict.principal.session_id, org="org_1")
+    with pytest.raises(InvalidSession):
         gate.blocking.recheck(verdict)
-    with pytest.raises(InvalidToken):
+    with pytest.raises(InvalidSession):
         run(place.kit.security.recheck(verdict.principal))
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from bartizan.gate.gate import Gate as Gate
     from bartizan.webhooks.delivery import WebhookPolicy as WebhookPolicy
+    from bartizan.sessions.sessions import TokenPair as TokenPair
     from bartizan.webhooks.event import WebhookEvent as WebhookEvent
     from bartizan.webhooks.keys import NamedSecret as NamedSecret
     from bartizan.webhooks.signer import WebhookSigner as WebhookSigner
@@ -62,6 +63,7 @@ _HOME = {
     "Rule": "core.passage",
     "SecretPrincipal": "core.principal",
     "SessionPolicy": "credentials.access_tokens",
+    "TokenPair": "sessions.sessions",
     "TokenVerifier": "credentials.tokens",
     "Unavailable": "errors",
     "WebhookEvent": "webhooks.event",

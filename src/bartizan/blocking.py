@@ -12,6 +12,7 @@ from bartizan.core.roots import SecretUse
 from bartizan.credentials.keys import Keys
 from bartizan.credentials.links import Links
 from bartizan.credentials.signing import SigningKeys
+from bartizan.sessions.sessions import Sessions
 from bartizan.webhooks.endpoints import WebhookEndpoints
 
 if TYPE_CHECKING:
@@ -39,6 +40,24 @@ class BlockingLinks(Blocking):
 
     issue: Final = blocking(Links.issue)
     redeem: Final = blocking(Links.redeem)
+
+
+class BlockingSessions(Blocking):
+    """`Sessions` for WSGI, scripts and the command line."""
+
+    start: Final = blocking(Sessions.start)
+    refresh: Final = blocking(Sessions.refresh)
+    upgrade: Final = blocking(Sessions.upgrade)
+    authenticate: Final = blocking(Sessions.authenticate)
+    list: Final = blocking(Sessions.list)
+    revoke: Final = blocking(Sessions.revoke)
+    revoke_subject: Final = blocking(Sessions.revoke_subject)
+    revoke_org: Final = blocking(Sessions.revoke_org)
+    unsafe_revoke_everyone: Final = blocking(Sessions.unsafe_revoke_everyone)
+    disable_subject: Final = blocking(Sessions.disable_subject)
+    enable_subject: Final = blocking(Sessions.enable_subject)
+    disable_org: Final = blocking(Sessions.disable_org)
+    enable_org: Final = blocking(Sessions.enable_org)
 
 
 class BlockingSigningKeys(Blocking):
@@ -126,6 +145,11 @@ class BlockingBartizan:
     def links(self) -> BlockingLinks:
         """As `Bartizan.links`."""
         return BlockingLinks(self._shared.blocking_side.links)
+
+    @property
+    def sessions(self) -> BlockingSessions:
+        """As `Bartizan.sessions`."""
+        return BlockingSessions(self._shared.blocking_side.sessions)
 
     @property
     def signing_keys(self) -> BlockingSigningKeys:

@@ -70,6 +70,18 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     ALREADY_USED = "already_used"
     LINK_BY_GET = "link_by_get"
+    # sessions
+    SESSION_UNKNOWN = "session_unknown"
+    SESSION_EXPIRED = "session_expired"
+    SESSION_REVOKED = "session_revoked"
+    SESSION_REUSED = "session_reused"
+    SESSION_FORKED = "session_forked"
+    SESSION_MISBOUND = "session_misbound"
+    SESSION_UPGRADED = "session_upgraded"
+    SESSION_DISPLACED = "session_displaced"
+    SUBJECT_DISABLED = "subject_disabled"
+    NOT_A_MEMBER = "not_a_member"
+    STORE_ROLLED_BACK = "store_rolled_back"
     # webhooks
     HEADER_MISSING = "header_missing"
     MALFORMED_HEADER = "malformed_header"
@@ -91,6 +103,7 @@ class Reason(StrEnum):
     SEAL_BROKEN = "seal_broken"
     STORE_FAILED = "store_failed"
     STORE_BUSY = "store_busy"
+    CALLBACK_FAILED = "callback_failed"
     ENDPOINT_NOT_ALLOWED = "endpoint_not_allowed"
     ENDPOINT_FAILED = "endpoint_failed"
     # everything else
@@ -171,6 +184,20 @@ class InvalidToken(Unauthenticated):
 
     title = "The token is not valid."
     default = Reason.MALFORMED_TOKEN
+
+
+class InvalidSession(Unauthenticated):
+    """A session that is over, or a refresh token that does not verify; whatever is wrong with it looks the same."""
+
+    title = "The session is not valid."
+    default = Reason.SESSION_UNKNOWN
+
+
+class SessionReused(InvalidSession):
+    """A refresh token that was used up long ago came again: two parties have this session, so it was ended."""
+
+    title = "The session was ended: sign in again."
+    default = Reason.SESSION_REUSED
 
 
 class InvalidCode(Unauthenticated):

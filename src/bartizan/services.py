@@ -1,7 +1,7 @@
 """What the services of one `Bartizan` share, and the services of its two forms; `wiring` gives them to a service."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from bartizan.access.carry import Carrier, Home, Job, behind, job
 from bartizan.audit.journal import OutboxJournal
@@ -12,10 +12,10 @@ from bartizan.core.events import SYSTEM, AuditEvent
 from bartizan.core.once import ONCE, Once
 from bartizan.core.passage import Authenticator, Decision, Rule
 from bartizan.core.ports import Clock, Fetch, Post, SteppedClock, SystemClock, Waits
-from bartizan.core.principal import Environment, Principal, checked_org
+from bartizan.core.principal import ConsumerPrincipal, Environment, Principal, checked_org
 from bartizan.core.ring import MAKE_ONE, SecretRing
 from bartizan.core.roots import Roots, SecretUse
-from bartizan.core.tables import Backend
+from bartizan.core.tables import Backend, Table
 from bartizan.credentials.access_tokens import AccessTokens, Issuing
 from bartizan.credentials.issuer_keys import Issuers, Outside
 from bartizan.credentials.issuer_stage import CHALLENGES as OF_MEMBERS, MemberAuthenticator
@@ -28,12 +28,15 @@ from bartizan.credentials.key_uses import USED_EVERY, KeyUses
 from bartizan.credentials.keys import Keys
 from bartizan.credentials.links import Links
 from bartizan.credentials.signing import WRAPPED
-from bartizan.credentials.token_stage import CHALLENGES as OF_TOKENS, ConsumerAuthenticator
 from bartizan.errors import Misuse
 from bartizan.gate.gate import Gate
 from bartizan.gate.rules import compiled
 from bartizan.operations.upkeep import Upkeep
 from bartizan.outbound import both_fetches, both_posts
+from bartizan.sessions.families import FAMILIES
+from bartizan.sessions.sessions import Sessions
+from bartizan.sessions.stage import CHALLENGES as OF_CONSUMERS, ConsumerAuthenticator
+from bartizan.sessions.state import SIZE
 from bartizan.stores.urls import Store, opened
 from bartizan.stores.waits import AsyncWaits, BlockingWaits, Threads
 from bartizan.webhooks.delivery import WebhookPolicy
@@ -43,7 +46,7 @@ from bartizan.webhooks.endpoints import WebhookEndpoints
 PURGED_EVERY = 60  # seconds between two looks for markers that are over
 PURGED_AT_ONCE = 1000
 SENDERS = 16  # threads that send webhooks: they wait for strangers, so nothing else waits for them
-_CHALLENGES = {**OF_KEYS, **OF_TOKENS, **OF_MEMBERS}
+_CHALLENGES = {**OF_KEYS, **OF_CONSUMERS, **OF_MEMBERS}
 
 
 class Side:
@@ -59,6 +62,7 @@ class Side:
         self._keys: Keys | None = None
         self._links: Links | None = None
         self._tokens: AccessTokens | None = None
+        self._sessions: Sessions | None = None
         self._once: Once | None = None
         self._endpoints: WebhookEndpoints | None = None
         self.members: Issuers = shared.outside.form(fetch, waits)
@@ -74,6 +78,11 @@ class Side:
             )  # fmt: skip
             if shared.issuing is not None:
                 self._tokens = shared.issuing.side(backend, waits, self._used_roots)
+                self._sessions = Sessions(
+                    backend=backend, waits=waits, ring=shared.ring, tokens=self._tokens, policy=shared.issuing.policy,
+                    issuer=shared.issuing.issuer, environment=shared.environment, clock=shared.clock,
+                    cache=shared.sessions_cache, journal=shared.journal, wake=shared.sessions_used,
+                )  # fmt: skip
             self._keys = Keys(
                 backend=backend, waits=waits, ring=shared.ring, form=shared.form, environment=shared.environment,
                 clock=shared.clock, cache=shared.cache, journal=shared.journal, uses=shared.uses,
@@ -119,6 +128,13 @@ class Side:
         return self._tokens
 
     @property
+    def sessions(self) -> Sessions:
+        """The consumers' sessions, where there is all that they need."""
+        if self._sessions is None:
+            raise Misuse(f"sessions need url=, secrets=, issuer= and audience=; {MAKE_ONE}")
+        return self._sessions
+
+    @property
     def once(self) -> Once:
         """The claims, where there is a store."""
         if self._once is None:
@@ -127,6 +143,9 @@ class Side:
 
     async def recheck(self, principal: Principal) -> None:
         """Return while what the principal stands on lives."""
+        if isinstance(principal, ConsumerPrincipal):
+            await self.sessions.recheck(principal)
+            return
         key = behind(principal, self._clock.seconds())
         if key is not None:
             await self.keys.recheck(key)
@@ -138,8 +157,8 @@ class Side:
             found.append(MemberAuthenticator(self.members, environments, rest=self._tokens is None))
         if self._keys is not None:
             found += [KeyAuthenticator(self._keys, kind, environments, self._clients) for kind in KINDS]
-        if self._tokens is not None:
-            found.append(ConsumerAuthenticator(self._tokens, environments))
+        if self._sessions is not None:
+            found.append(ConsumerAuthenticator(self._sessions, environments))
         return found
 
     async def ready(self) -> None:
@@ -189,6 +208,7 @@ class Shared:
             None if ring is None else KeyFormat.over(ring, environment=environment, key_prefix=key_prefix)
         )
         self.cache: Cache[Entry] = Cache(clock=self.clock, staleness=staleness)
+        self.sessions_cache: Cache[Any] = Cache(clock=self.clock, staleness=staleness, size=SIZE)
         self.upkeep: Upkeep = Upkeep()
         self.journal: OutboxJournal = journal(self.clock, wake=self.upkeep.need)
         self.home: Home = Home(environment, self.clock, self.journal, publishable_writes)
@@ -208,7 +228,7 @@ class Shared:
         self._carrier: Carrier | None = None
         if ring is not None:
             self._carrier = Carrier(ring=ring, home=self.home, clock=self.clock, journal=self.journal)
-        self._purges = False
+        self._purged: set[Table[Any]] = set()
         self.store: Store | None = None if url is None else opened(url, self.clock, workers)
         backend, blocking = (None, None) if self.store is None else (self.store.asynchronous, self.store.blocking)
         self.threads: Threads = Threads()
@@ -260,12 +280,18 @@ class Shared:
 
     def once_used(self) -> None:
         """There are markers, which upkeep removes when they are over."""
-        self._purges = True
+        self._purged.add(ONCE)
+        self.upkeep.need()
+
+    def sessions_used(self) -> None:
+        """There are sessions, which upkeep removes when they are over."""
+        self._purged.add(FAMILIES)
         self.upkeep.need()
 
     def _purge(self, backend: Backend) -> None:
-        while self._purges and run(backend.purge(ONCE, limit=PURGED_AT_ONCE)) == PURGED_AT_ONCE:
-            pass
+        for table in (*self._purged,):
+            while run(backend.purge(table, limit=PURGED_AT_ONCE)) == PURGED_AT_ONCE:
+                pass
 
     def close(self) -> None:
         """Write what waits to be written, and close the store; both begin anew at their next use."""

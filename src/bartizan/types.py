@@ -15,6 +15,7 @@ from bartizan.credentials.key_rows import IssuedKey as IssuedKey, KeyRecord as K
 from bartizan.credentials.key_text import ParsedKey as ParsedKey
 from bartizan.credentials.links import Link as Link
 from bartizan.credentials.tokens import VerifiedToken as VerifiedToken
+from bartizan.sessions.families import Session as Session
 from bartizan.webhooks.endpoint_rows import (
     Delivery as Delivery,
     EndpointRecord as EndpointRecord,
@@ -39,5 +40,6 @@ __all__ = [
     "Request",
     "Requirement",
     "SecretUse",
+    "Session",
     "VerifiedToken",
 ]

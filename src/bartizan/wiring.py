@@ -24,6 +24,7 @@ from bartizan.errors import Misuse
 from bartizan.gate.gate import Gate
 from bartizan.operations.settings import settings
 from bartizan.services import Shared
+from bartizan.sessions.sessions import Sessions
 from bartizan.webhooks.delivery import WEBHOOKS, WebhookPolicy
 from bartizan.webhooks.endpoints import WebhookEndpoints
 
@@ -109,6 +110,11 @@ class Bartizan:
     def links(self) -> Links:
         """Texts that let whoever holds them do one thing: issue, redeem."""
         return self._shared.side.links
+
+    @property
+    def sessions(self) -> Sessions:
+        """Consumers' sessions: start, refresh, authenticate, upgrade, revoke."""
+        return self._shared.side.sessions
 
     @property
     def signing_keys(self) -> SigningKeys:

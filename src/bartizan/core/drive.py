@@ -1,13 +1,16 @@
 """The whole sync and async story: services are coroutines; here one is driven without an event loop."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from bartizan.errors import Misuse
+from bartizan.core.ports import Waits
+from bartizan.errors import Misuse, Reason, Unavailable
 
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
+
+SETTLED_WITHIN = 5.0  # seconds that the application's own async function may take
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -19,6 +22,23 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return result
     work.close()
     raise Misuse("a blocking call reached something that waits for an event loop: use the async service there")
+
+
+async def settle(asked: Callable[[], Awaitable[T] | T], waits: Waits) -> T:
+    """The answer of the application's own function, plain or async, asked within `SETTLED_WITHIN` seconds.
+
+    Whatever it raises is `Unavailable`, and no cause goes along: nothing may be decided without it. A plain function
+    that blocks is not interrupted.
+    """
+    try:
+        answer = asked()
+        if isinstance(answer, Awaitable):
+            return await waits.within(SETTLED_WITHIN, answer)
+        return answer
+    except (Misuse, Unavailable):
+        raise
+    except Exception:  # noqa: BLE001 - it is foreign code
+        raise Unavailable(Reason.CALLBACK_FAILED) from None
 
 
 class Blocking:

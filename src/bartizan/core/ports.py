@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from bartizan.core.address import EndpointPolicy
@@ -60,6 +60,9 @@ class Waits(Protocol):
 
     async def finish(self, work: Coroutine[Any, Any, T], /) -> T:
         """Uninterrupted: a caller that is cancelled meanwhile is cancelled after `work` has ended."""
+
+    async def within(self, seconds: float, work: Awaitable[T], /) -> T:
+        """The application's `work`, if it ends in time, else `Unavailable`; `Misuse` where nothing may suspend."""
 
 
 class Fetch(Protocol):

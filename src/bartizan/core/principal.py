@@ -85,7 +85,7 @@ class ConsumerPrincipal(Caller):
     `factors` says how they proved who they are, each with when (UTC seconds).
     """
 
-    __slots__ = ("factors", "guest", "session_id", "subject")
+    __slots__ = ("_said", "factors", "guest", "session_id", "subject")
     kind: ClassVar[Literal["consumer"]] = "consumer"
     org: str
     expires_at: int
@@ -93,6 +93,7 @@ class ConsumerPrincipal(Caller):
     session_id: str
     guest: bool
     factors: Mapping[str, int]
+    _said: Any  # what else the token said, for its verifier
 
 
 class MemberPrincipal(Caller):

@@ -26,6 +26,7 @@ class Purpose(StrEnum):
     APIKEY_PEPPER = "apikey-pepper"
     LINK = "link"
     CARRY = "carry"
+    REFRESH_MAC = "refresh-mac"
     KEK = "kek"
 
 

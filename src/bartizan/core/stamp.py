@@ -50,7 +50,8 @@ class Stamp:
     """Makes and reads the texts of one purpose in one environment.
 
     `longest` is how many bytes a body may have, `life` how many seconds a text may live, `error` what a text that is
-    not valid raises, with the reason `malformed`, `forged` or `expired`.
+    not valid raises, with the reason `malformed`, `forged` or `expired`. `issuer` is given where the texts are tokens
+    of one.
     """
 
     __slots__ = ("_entropy", "_error", "_life", "_longest", "_most", "_prefix", "_shape", "_shortest", "_signer")
@@ -65,11 +66,12 @@ class Stamp:
         longest: int,
         life: int,
         error: type[Rejected],
+        issuer: str = "",
         entropy: Entropy = fresh,
     ) -> None:
         if not _PREFIX.fullmatch(prefix):
             raise Misuse("a prefix is 2 to 12 lower-case letters")
-        found = {root_id.encode(): ring.subkey(root_id, purpose, environment) for root_id in ring}
+        found = {root_id.encode(): ring.subkey(root_id, purpose, environment, issuer) for root_id in ring}
         subkeys = {name: subkey for name, subkey in found.items() if subkey is not None}
         # The ring has the newest root first, itsdangerous signs with the last key and tries it first.
         self._signer = Signer(
@@ -85,13 +87,16 @@ class Stamp:
         self._error = error
         self._entropy = entropy
 
-    def make(self, body: bytes, *, now: int, seconds: int, bind: bytes = b"") -> str:
-        """A new text that says `body` until `now + seconds`; it is read only with the same `bind`."""
-        if len(body) > self._most:
+    def make(self, body: bytes, *, now: int, seconds: int, bind: bytes = b"", id_: bytes | None = None) -> str:
+        """A text that says `body` until `now + seconds`; it is read only with the same `bind`.
+
+        Its id is a new one, or `id_` where a row decides what the text is worth: then the same is the same text again.
+        """
+        if len(body) > self._most or (id_ is not None and len(id_) != ID):
             raise Misuse("this is more than fits into one text")
         expires_at = now + self.checked_life(seconds)
         head = self._prefix + base64url(
-            VERSION.to_bytes() + expires_at.to_bytes(5) + self._entropy(ID) + body,
+            VERSION.to_bytes() + expires_at.to_bytes(5) + (self._entropy(ID) if id_ is None else id_) + body,
         )
         return f"{head}.{self._signer.get_signature(joined(head.encode(), bind)).decode()}"
 

@@ -17,6 +17,7 @@ R_co = TypeVar("R_co", covariant=True)  # a record in a table or step: they only
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
+D = TypeVar("D")
 
 NEVER = 2**62  # "no expiry" where it is to be compared
 LARGEST = 2**63 - 1
@@ -340,8 +341,12 @@ class Backend(Protocol):
     async def read(self, a: Ref[A], b: Ref[B], /) -> tuple[A | None, B | None]: ...
     @overload
     async def read(self, a: Ref[A], b: Ref[B], c: Ref[C], /) -> tuple[A | None, B | None, C | None]: ...
+    @overload
+    async def read(
+        self, a: Ref[A], b: Ref[B], c: Ref[C], d: Ref[D], /
+    ) -> tuple[A | None, B | None, C | None, D | None]: ...
     async def read(self, *refs: Ref[Any]) -> tuple[Any, ...]:
-        """One to three rows as they are together, in one round trip."""
+        """One to four rows as they are together, in one round trip."""
 
     async def find(self, table: Table[R], where: Sequence[Is], /, *, after: str = "", limit: int = 100) -> Sequence[R]:
         """Rows that meet every condition with keys above `after`, in key order."""

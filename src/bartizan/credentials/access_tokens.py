@@ -1,7 +1,7 @@
 """Access tokens of our own as a service: issue one for a consumer, and say whose one is."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import MappingProxyType
@@ -22,25 +22,51 @@ from bartizan.credentials.signing import Keyring, SigningKeys, checked_issuer
 from bartizan.credentials.tokens import ACCESS, CHOICES, CLAIMS, LEEWAY, LONGEST_LIFE, Remembering, access_policy
 from bartizan.errors import InvalidToken, Misuse, Reason
 
+LONGEST_SESSION = 400 * 86_400
 JITTER = 20  # a token lives up to one part in so many shorter, so that not all are renewed at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPolicy:
-    """How consumers' tokens are made: `access` is the life of one in seconds.
+    """How consumers stay signed in. All times are seconds: `access` is the life of an access token.
 
-    `algorithm` is that of new signing keys, each of which signs for `signing_key_days`.
+    A session ends when it was not refreshed for `idle`, and `absolute` after its beginning in any case; a guest's has
+    ends of its own. A refresh token rotates at most once in `grace`, within which the one before is answered with the
+    same successor. `recovery` is how long after a rotation whose successor was never used the one before is answered
+    too, twice a day at most: 0 where another service verifies tokens without state, since nothing tells what was used.
+    A subject has at most `per_subject` sessions: the one that was used longest ago ends when another begins. Guests are
+    not counted. `member_of(subject, org)` says whether a subject may have tokens for an organization: it is asked
+    whenever one is made, and while tokens are used, every staleness bound. `algorithm` is that of new signing keys,
+    each of which signs for `signing_key_days`.
     """
 
     access: int = 300
+    idle: int = 14 * 86_400
+    absolute: int = 90 * 86_400
+    guest_idle: int = 3600
+    guest_absolute: int = 86_400
+    grace: int = 10
+    recovery: int = 3600
+    per_subject: int | None = None
+    member_of: Callable[[str, str], bool | Awaitable[bool]] | None = None
     algorithm: Literal["EdDSA", "ES256", "ES384", "RS256", "PS256", "HS256"] = "EdDSA"
     signing_key_days: int = 30
 
     def __post_init__(self) -> None:
-        for name, most in (("access", LONGEST_LIFE), ("signing_key_days", 3650)):
+        for name, least, most in (
+            ("access", 1, LONGEST_LIFE), ("signing_key_days", 1, 3650), ("grace", 1, 300), ("recovery", 0, 86_400),
+            ("absolute", 1, LONGEST_SESSION), ("idle", 1, self.absolute),
+            ("guest_absolute", 1, LONGEST_SESSION), ("guest_idle", 1, self.guest_absolute),
+        ):  # fmt: skip
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise Misuse(f"{name} is a whole number from 1 to {most}")
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise Misuse(f"{name} is a whole number from {least} to {most}")
+        limit: object = self.per_subject
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000):
+            raise Misuse("per_subject is a whole number from 1 to 1000")
+        ask: object = self.member_of
+        if ask is not None and not callable(ask):
+            raise Misuse("member_of is a function of subject and organization")
         if self.algorithm not in CHOICES:
             raise Misuse(f"algorithm is one of: {', '.join(CHOICES)}")
 
@@ -65,13 +91,18 @@ class AccessTokens:
     ) -> None:
         self.signing: SigningKeys = signing
         self._reader = reader
+        self.audience: Sequence[str] = audience
         self._fixed = {"iss": issuer, "aud": audience[0] if len(audience) == 1 else list(audience)}
         self._environment = environment
         self._life = life
         self._clock = clock
         self._entropy = entropy
 
-    async def issue(
+    async def issue(self, *, org: str, subject: str, session: str, **said: Any) -> str:
+        """The text of a new access token, as `mint` makes it."""
+        return (await self.mint(org=org, subject=subject, session=session, **said))[0]
+
+    async def mint(
         self,
         *,
         org: str,
@@ -81,11 +112,19 @@ class AccessTokens:
         scopes: Collection[str] = (),
         guest: bool = False,
         factors: Mapping[str, int] = MappingProxyType({}),
-    ) -> str:
-        """A new access token for a consumer of `org`, good for the policy's life or a little less."""
+        audience: str | None = None,
+        epochs: Sequence[int] | None = None,
+        until: int | None = None,
+    ) -> tuple[str, int]:
+        """A new access token for a consumer of `org`, and when it ends: after the policy's life or a little less.
+
+        It never lives beyond `until`. `epochs` are those in which the session began, `audience` one of the issuer's.
+        """
         now = self._clock.seconds()
         chance = self._entropy(20)
         expires_at = now + self._life - int.from_bytes(chance[:4]) % (self._life // JITTER + 1)
+        if until is not None and until < expires_at:
+            expires_at = until
         claims: dict[str, Any] = {
             **self._fixed,
             "sub": checked_org(subject),
@@ -103,7 +142,11 @@ class AccessTokens:
             claims[CLAIMS.guest] = True
         if factors:
             claims[CLAIMS.factors] = {name: checked_seconds(at) for name, at in factors.items()}
-        return signed(await self.signing.signing(), claims)
+        if audience is not None:
+            claims["aud"] = audience
+        if epochs is not None:
+            claims[CLAIMS.epochs] = list(epochs)
+        return signed(await self.signing.signing(), claims), expires_at
 
     async def verify(self, token: str) -> ConsumerPrincipal:
         """The consumer whose token this is; `InvalidToken` for whatever is wrong with it, always the same to see."""
@@ -131,16 +174,30 @@ def _header(algorithm: str, kid: str) -> str:
     return base64url(_COMPACT.encode({"alg": algorithm, "kid": kid, "typ": ACCESS}).encode())
 
 
+class Said:
+    """What a token says beside its principal: for whoever asks the store whether its session lives."""
+
+    __slots__ = ("audience", "epochs", "generation", "keys")
+
+    def __init__(self, generation: int, audience: frozenset[str], epochs: tuple[int, int, int] | None) -> None:
+        self.generation: int = generation
+        self.audience: frozenset[str] = audience
+        self.epochs: tuple[int, int, int] | None = epochs
+        self.keys: tuple[str, ...] = ()  # of the rows on which it stands, once they were asked for
+
+
 def _consumer(subject: str, expires_at: int, claims: Mapping[str, Any]) -> ConsumerPrincipal:
     scope, factors = claims.get(CLAIMS.scope, ""), claims.get(CLAIMS.factors, {})
-    guest = claims.get(CLAIMS.guest, False)
+    guest, epochs = claims.get(CLAIMS.guest, False), claims.get(CLAIMS.epochs)
     if (
         type(scope) is not str
         or type(guest) is not bool
         or type(factors) is not dict
         or not all(type(at) is int for at in factors.values())
+        or (epochs is not None and not (type(epochs) is list and [type(epoch) for epoch in epochs] == [int, int, int]))
     ):
         raise InvalidToken(Reason.CLAIM_INVALID)
+    audience = claims["aud"]
     return verified(
         ConsumerPrincipal,
         org=claims[CLAIMS.org],
@@ -152,6 +209,11 @@ def _consumer(subject: str, expires_at: int, claims: Mapping[str, Any]) -> Consu
         session_id=claims[CLAIMS.session],
         guest=guest,
         factors=MappingProxyType(factors),
+        _said=Said(
+            claims[CLAIMS.generation],
+            frozenset({audience} if type(audience) is str else audience),
+            None if epochs is None else tuple(epochs),
+        ),
     )
 
 
@@ -171,9 +233,9 @@ class Issuing:
         journal: Journal,
         wake: Callable[[], object],
     ) -> None:
-        self._issuer = checked_issuer(issuer)
+        self.issuer = checked_issuer(issuer)
         self._audience = (audience,) if isinstance(audience, str) else tuple(audience)
-        self._policy = policy
+        self.policy = policy
         self._environment = environment
         self._ring = ring
         self._staleness = staleness
@@ -193,10 +255,10 @@ class Issuing:
             ring=self._ring,
             roots=roots,
             environment=self._environment,
-            issuer=self._issuer,
-            algorithm=self._policy.algorithm,
-            days=self._policy.signing_key_days,
-            longest=self._policy.access + LEEWAY,
+            issuer=self.issuer,
+            algorithm=self.policy.algorithm,
+            days=self.policy.signing_key_days,
+            longest=self.policy.access + LEEWAY,
             staleness=self._staleness,
             clock=self._clock,
             cache=self._cache,
@@ -206,10 +268,10 @@ class Issuing:
         return AccessTokens(
             signing=signing,
             reader=self._reader,
-            issuer=self._issuer,
+            issuer=self.issuer,
             audience=self._audience,
             environment=self._environment,
-            life=self._policy.access,
+            life=self.policy.access,
             clock=self._clock,
         )
 

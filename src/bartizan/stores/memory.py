@@ -33,6 +33,7 @@ R = TypeVar("R")
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
+D = TypeVar("D")
 
 
 class NoMatchError(Exception):
@@ -110,8 +111,12 @@ class MemoryBackend:
     async def read(self, a: Ref[A], b: Ref[B], /) -> tuple[A | None, B | None]: ...
     @overload
     async def read(self, a: Ref[A], b: Ref[B], c: Ref[C], /) -> tuple[A | None, B | None, C | None]: ...
+    @overload
+    async def read(
+        self, a: Ref[A], b: Ref[B], c: Ref[C], d: Ref[D], /
+    ) -> tuple[A | None, B | None, C | None, D | None]: ...
     async def read(self, *refs: Ref[Any]) -> tuple[Any, ...]:
-        """One to three rows as they are together."""
+        """One to four rows as they are together."""
         with self._lock:
             return tuple([self._rows(ref.table).get(ref.key) for ref in refs])
 

@@ -38,6 +38,7 @@ R = TypeVar("R")
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
+D = TypeVar("D")
 T = TypeVar("T")
 
 Rows = Sequence[Sequence[Any]]
@@ -102,8 +103,12 @@ class SqlBackend:
     async def read(self, a: Ref[A], b: Ref[B], /) -> tuple[A | None, B | None]: ...
     @overload
     async def read(self, a: Ref[A], b: Ref[B], c: Ref[C], /) -> tuple[A | None, B | None, C | None]: ...
+    @overload
+    async def read(
+        self, a: Ref[A], b: Ref[B], c: Ref[C], d: Ref[D], /
+    ) -> tuple[A | None, B | None, C | None, D | None]: ...
     async def read(self, *refs: Ref[Any]) -> tuple[Any, ...]:
-        """One to three rows as they are together."""
+        """One to four rows as they are together."""
 
         def plan() -> Generator[Statement, Rows, tuple[Any, ...]]:
             found = []

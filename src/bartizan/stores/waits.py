@@ -5,7 +5,7 @@ Whatever runs on its own here (flights, threads) runs in an empty context: it se
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context
 from queue import SimpleQueue
@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakMethod, finalize
 
 from bartizan.core.drive import run
-from bartizan.errors import Reason, Unavailable
+from bartizan.errors import Misuse, Reason, Unavailable
 
 T = TypeVar("T")
 J = TypeVar("J")
@@ -67,6 +67,16 @@ class AsyncWaits:
             task.exception()  # taken, or the loop would report it as never looked at
         raise cancelled
 
+    async def within(self, seconds: float, work: Awaitable[T], /) -> T:
+        """The answer of `work`, or `Unavailable` where it takes longer; what it raises passes."""
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await work
+        except TimeoutError:
+            if limit.expired():
+                raise Unavailable(Reason.CALLBACK_FAILED) from None
+            raise
+
 
 class BlockingWaits:
     """`Waits` for threads: who asks first does the work, the others wait for its answer."""
@@ -107,6 +117,12 @@ class BlockingWaits:
     async def finish(self, work: Coroutine[Any, Any, T], /) -> T:
         """The answer of `work`: nothing cancels a thread."""
         return await work
+
+    async def within(self, _: float, work: Awaitable[T], /) -> T:
+        """`Misuse`: a thread has no event loop for it."""
+        if isinstance(work, Coroutine):
+            work.close()  # or it would be reported as never awaited
+        raise Misuse("an async function of the application cannot be asked from blocking code: give a plain one")
 
 
 class Threads:

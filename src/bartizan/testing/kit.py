@@ -88,13 +88,12 @@ class Kit:
         """The headers of a request by a new API key."""
         return headers_of(self.key(org=org, kind=kind, scopes=scopes, **fields))
 
-    def token(self, *, org: str, subject: str, session: str = "session_1", **fields: Any) -> str:
-        """A new access token of a consumer."""
-        tokens = self.security._shared.blocking_side.tokens  # noqa: SLF001
-        return run(tokens.issue(org=org, subject=subject, session=session, **fields))
+    def token(self, *, org: str, subject: str, **fields: Any) -> str:
+        """The access token of a new session of a consumer; `fields` as for `sessions.start`."""
+        return self.security.blocking.sessions.start(org=org, subject=subject, **fields).access_token
 
     def as_consumer(self, *, org: str, subject: str, **fields: Any) -> dict[str, str]:
-        """The headers of a request by a consumer; `scopes`, `guest` and `factors` go into the token."""
+        """The headers of a request by a consumer in a new session; `fields` as for `sessions.start`."""
         return {"Authorization": f"Bearer {self.token(org=org, subject=subject, **fields)}"}
 
 

@@ -1,0 +1,297 @@
+"""How families begin, rotate and are replaced: each time one change, which the epochs hold until the commit."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bartizan.core.encoding import Json, canonical
+from bartizan.core.events import AuditEvent, Journal, current_actor
+from bartizan.core.ports import Clock, Entropy
+from bartizan.core.principal import ConsumerPrincipal, Environment
+from bartizan.core.tables import AnyStep, Backend, Expect, Insert, Is, Update
+from bartizan.credentials.access_tokens import SessionPolicy
+from bartizan.errors import Conflict, Forbidden, InvalidSession, Reason, SessionReused, Unavailable
+from bartizan.sessions.changes import TRIES, Changes
+from bartizan.sessions.families import (
+    EPOCHS,
+    SALT,
+    UNTOUCHED,
+    EpochRow,
+    Epochs,
+    FamilyRow,
+    began,
+    over,
+    passed,
+    subject_key,
+    unpassed,
+)
+from bartizan.sessions.refresh import (
+    ANSWERED,
+    REASONS,
+    Outcome,
+    Presented,
+    begun,
+    decide_refresh,
+    ending,
+    kill,
+    recovered,
+    rotation,
+)
+from bartizan.sessions.state import Kept, State, Three
+
+
+class Guest:
+    """What a guest's first refresh token says beside its MACed generation: the row that it will have."""
+
+    __slots__ = ("absolute_ends", "began", "created_at", "granted", "org", "subject")
+
+    def __init__(  # noqa: PLR0917 - in the order of the text
+        self, org: str, subject: str, granted: Json, since: list[int], created_at: int, absolute: int
+    ) -> None:
+        self.org: str = org
+        self.subject: str = subject
+        self.granted: str = canonical(granted)
+        self.began: list[int] = since
+        self.created_at: int = created_at
+        self.absolute_ends: int = absolute
+
+
+class Rotation:
+    """Where a presented token meets the store. What it finds is decided by `decide_refresh`."""
+
+    def __init__(
+        self,
+        *,
+        backend: Backend,
+        state: State,
+        changes: Changes,
+        policy: SessionPolicy,
+        environment: Environment,
+        clock: Clock,
+        journal: Journal,
+        entropy: Entropy,
+    ) -> None:
+        self._backend = backend
+        self._state = state
+        self._changes = changes
+        self._policy = policy
+        self._environment = environment
+        self._clock = clock
+        self._journal = journal
+        self._entropy = entropy
+
+    # --- a beginning ---
+
+    async def begin(self, org: str, subject: str, granted: str, *, guest: bool) -> FamilyRow:
+        """A new family, stored unless it is a guest's."""
+        for _ in range(TRIES):
+            epochs = await self._state.epochs(org, subject)
+            _check_enabled(epochs)
+            row = self._new(org, subject, granted, epochs, guest=guest)
+            if guest:
+                self._journal.note(self.event("session.started", org, row.id, subject=subject, guest=True))
+                return row
+            done = await self._begun(row, epochs, self.event("session.started", org, row.id, subject=subject))
+            if done is not None:
+                return done
+        raise Unavailable(Reason.STORE_BUSY)
+
+    async def replaced(self, principal: ConsumerPrincipal, kept: Kept, subject: str, granted: str) -> FamilyRow:
+        """A new family in the place of the caller's, which lives until then and ends in the same change."""
+        old, org, other = principal.session_id, principal.org, subject != principal.subject
+        if other and not principal.guest:
+            raise Conflict
+        try:
+            for _ in range(TRIES):
+                epochs = await self._state.epochs(org, subject)
+                was = await self._state.epochs(org, principal.subject) if other else epochs
+                _check_enabled(epochs)
+                row = kept.row
+                since = principal._said.epochs if row is None or row.org != org else began(row)  # noqa: SLF001
+                if since is None or passed(old, *was, since) is not None:
+                    raise InvalidSession(Reason.SESSION_REVOKED)
+                steps: list[AnyStep] = [self._changes.tombstone(old, org)]
+                if row is not None:
+                    steps = [ending(old, (Is("revoked_at", "=", None),), Reason.SESSION_UPGRADED)]
+                if other:  # its other epochs are the new one's too
+                    key = subject_key(self._environment, org, principal.subject)
+                    where = (Is("epoch", "<=", was[0].epoch), Is("disabled", "=", 0))
+                    steps.append(Expect(EPOCHS, key, where, missing=True))
+                new = self._new(org, subject, granted, epochs, guest=False)
+                event = self.event("session.upgraded", org, new.id, subject=subject, replaces=old)
+                done = await self._begun(new, epochs, event, *steps, instead=old)
+                if done is not None:
+                    return done
+                self._state.drop(old)
+                found = await self._state.family(old)
+                if found is not None and found.row is not None:
+                    kept = found
+                    reason = over(found.row, self._state.now())
+                    if reason is not None:
+                        raise InvalidSession(reason)
+            raise Unavailable(Reason.STORE_BUSY)
+        finally:
+            self._state.drop(old)
+
+    async def living(self, org: str, subject: str) -> Sequence[FamilyRow]:
+        """The stored sessions of a subject that live, the one that was used longest ago first."""
+        epochs = await self._state.epochs(org, subject)
+        rows = await self._changes.living(org, subject)
+        lives = [row for row in rows if passed(row.id, *epochs, began(row)) is None]
+        return sorted(lives, key=lambda row: (max(row.created_at, row.rotated_at), row.created_at, row.id))
+
+    async def epochs(self, org: str, subject: str) -> Epochs:
+        """The epochs in which a token for another organization of the subject's begins."""
+        epochs = await self._state.epochs(org, subject)
+        _check_enabled(epochs)
+        return epochs[0].epoch, epochs[1].epoch, epochs[2].epoch
+
+    async def _begun(
+        self, row: FamilyRow, epochs: Three, event: AuditEvent, *ended: AnyStep, instead: str = ""
+    ) -> FamilyRow | None:
+        holds: tuple[AnyStep, ...] = unpassed(row)
+        if self._policy.per_subject is not None:
+            others = [other for other in await self.living(row.org, row.subject) if other.id != instead]
+            too_many = others[: max(0, len(others) + 1 - self._policy.per_subject)]
+            displaced = [
+                ending(other.id, (Is("revoked_at", "=", None),), Reason.SESSION_DISPLACED) for other in too_many
+            ]
+            holds = (_counted(row, epochs[0]), *holds[1:], *displaced)
+        mark = self._state.begin()
+        step = begun(row, idle=self._policy.idle, absolute=self._policy.absolute)
+        done = await self._backend.change(step, also=(*holds, *ended, *self._journal.within(event)))
+        if done is not None:
+            self._state.keep(done, mark)
+            for gone in holds[3:]:
+                self._state.drop(gone.key)
+        return done
+
+    def _new(self, org: str, subject: str, granted: str, epochs: Three, *, guest: bool) -> FamilyRow:
+        now, policy = self._clock.seconds(), self._policy
+        salt = self._entropy(SALT)
+        return FamilyRow(
+            id=self._entropy(16).hex(), environment=self._environment, org=org, subject=subject, guest=int(guest),
+            granted=granted, generation=0, salt=salt, previous_salt=b"", rotated_at=0, confirmed=0, late=0,
+            binding=None, subject_epoch=epochs[0].epoch, org_epoch=epochs[1].epoch, everyone_epoch=epochs[2].epoch,
+            created_at=now, idle_ends=now + (policy.guest_idle if guest else policy.idle),
+            absolute_ends=now + (policy.guest_absolute if guest else policy.absolute),
+            revoked_at=None, revoked_for=None,
+        )  # fmt: skip
+
+    # --- a refresh ---
+
+    async def of(self, presented: Presented, guest: Guest | None) -> tuple[Kept, FamilyRow, bool]:
+        """The family, what never changes of it, and whether it is stored; a guest's may not be there yet."""
+        kept = self._state.kept(presented.family)
+        if kept is None or kept.row is None or over(kept.row, self._state.now()) is not None:
+            kept = await self._state.family(presented.family)
+        if kept is not None and kept.row is not None:
+            reason = over(kept.row, self._state.now())
+            if reason is not None or kept.row.environment != self._environment:
+                raise InvalidSession(reason)
+            return kept, kept.row, True
+        if guest is None:
+            raise InvalidSession(Reason.SESSION_UNKNOWN)
+        row = FamilyRow(
+            id=presented.family, environment=self._environment, org=guest.org, subject=guest.subject, guest=1,
+            granted=guest.granted, generation=presented.generation, salt=presented.salt, previous_salt=b"",
+            rotated_at=0, confirmed=0, late=0, binding=None, subject_epoch=guest.began[0], org_epoch=guest.began[1],
+            everyone_epoch=guest.began[2], created_at=guest.created_at, idle_ends=guest.absolute_ends,
+            absolute_ends=guest.absolute_ends, revoked_at=None, revoked_for=None,
+        )  # fmt: skip
+        return Kept(row), row, False
+
+    async def refreshed(self, presented: Presented, kept: Kept, family: FamilyRow, *, stored: bool) -> FamilyRow:
+        """The row whose newest generation answers the token; raises for every other outcome."""
+        policy, environment = self._policy, self._environment
+        spared = False
+        for _ in range(TRIES):
+            mark = self._state.begin()
+            changed = await self._rotated(presented, kept, family, stored=stored, spared=spared)
+            if changed is not None:
+                self._state.keep(changed, mark, kept)
+                return changed
+            found, epochs = await self._state.together(family.id, family.org, family.subject)
+            stored = found is not None
+            row = family if found is None and not family.generation and family.guest else found
+            now = self._clock.seconds()
+            outcome = decide_refresh(
+                row, presented, epochs=epochs, binding=None, environment=environment, now=now, grace=policy.grace,
+                recovery=policy.recovery,
+            )  # fmt: skip
+            if row is None or outcome not in ANSWERED | {Outcome.REUSE}:
+                raise self._refused(outcome, family, row, epochs)
+            spared = epochs[0].epoch > row.subject_epoch
+            if outcome is Outcome.LATE_RECOVERY:
+                event = self.event("session.recovered", row.org, row.id, subject=row.subject)
+                step = recovered(row, now=now, recovery=policy.recovery)
+                holds = unpassed(row, spared=spared)
+                changed = await self._backend.change(step, also=[*holds, *self._journal.within(event)])
+                if changed is not None:
+                    return changed
+            elif outcome is Outcome.REUSE:
+                await self._kill(row, presented, now)
+            elif outcome is not Outcome.ROTATED:
+                return row
+        raise Unavailable(Reason.STORE_BUSY)
+
+    async def _rotated(
+        self, presented: Presented, kept: Kept, family: FamilyRow, *, stored: bool, spared: bool
+    ) -> FamilyRow | None:
+        policy, salt = self._policy, self._entropy(SALT)
+        holds: tuple[AnyStep, ...] = unpassed(family, spared=True) if spared else kept.expects
+        idle = policy.guest_idle if family.guest else policy.idle
+        if stored:
+            step = rotation(
+                presented, binding=family.binding, environment=self._environment, salt=salt, grace=policy.grace,
+                idle=idle,
+            )  # fmt: skip
+            return await self._backend.change(step, also=holds)
+        return await self._backend.change(_first(family, salt, idle), also=holds)
+
+    async def _kill(self, row: FamilyRow, presented: Presented, now: int) -> None:
+        """End the family, and tell it in the same change; return where it was not so any more."""
+        policy = self._policy
+        event = self.event("session.reused", row.org, row.id, subject=row.subject)
+        event.outcome, event.reason = "refused", Reason.SESSION_REUSED
+        event.actor = f"consumer:{row.subject}"
+        step = kill(row, presented, now=now, grace=policy.grace, recovery=policy.recovery)
+        try:
+            if await self._backend.change(step, also=self._journal.within(event)) is not None:
+                raise SessionReused
+        finally:
+            self._state.drop(row.id)
+
+    def _refused(self, outcome: Outcome, family: FamilyRow, row: FamilyRow | None, epochs: Three) -> InvalidSession:
+        actor, reason = f"consumer:{family.subject}", REASONS[outcome]
+        if outcome is Outcome.AHEAD:
+            self._state.rolled_back(family.org, family.id, actor)
+        elif outcome is Outcome.MISBOUND:
+            self._journal.note(AuditEvent("session.misbound", family.org, actor, family.id, "refused", reason))
+        elif outcome is Outcome.DEAD and row is not None:
+            reason = over(row, self._state.now()) or passed(row.id, *epochs, began(row)) or reason
+        return InvalidSession(reason)
+
+    @staticmethod
+    def event(name: str, org: str | None, target: str | None, **data: Json) -> AuditEvent:
+        """What is told, by whoever acts now."""
+        return AuditEvent(name=name, org=org, actor=current_actor(), target=target, data=data)
+
+
+def _first(family: FamilyRow, salt: bytes, idle: int) -> Insert[FamilyRow]:
+    """A guest's row, written by its first refresh."""
+    row = replace(family, generation=family.generation + 1, salt=salt, previous_salt=family.salt)
+    return begun(row, idle=idle)
+
+
+def _counted(row: FamilyRow, seen: EpochRow) -> AnyStep:
+    """One session more, unless somebody else has begun one since: then both see the other's the next time."""
+    key = subject_key(row.environment, row.org, row.subject)
+    if seen is UNTOUCHED:
+        return Insert(EPOCHS, EpochRow(id=key, epoch=0, disabled=0, spared=None, started=1))
+    same = [Is(name, "=", getattr(seen, name)) for name in ("epoch", "disabled", "started")]
+    return Update(EPOCHS, key, same, (("started", seen.started + 1),))
+
+
+def _check_enabled(epochs: Three) -> None:
+    if any(epoch.disabled for epoch in epochs):
+        raise Forbidden(Reason.SUBJECT_DISABLED)
