@@ -598,6 +598,23 @@ def test_a_slow_loris_holds_a_sender_no_longer_than_the_deadline(sending: Send) 
     assert slow_body(seconds=0.3) == Answered(200, None)
 
 
+def test_a_slow_reader_holds_a_sender_no_longer_than_the_deadline(authority: Authority, certificate: Path) -> None:
+    """Each piece of the message is taken in time, and all of it too late: it is never sent to its end."""
+    taken: list[int] = []
+
+    def sip(connection: Any, _: bytes, peer: Peer) -> None:
+        while not peer.over.wait(0.01) and (piece := connection.recv(16384)):
+            taken.append(len(piece))
+
+    with tls_serving(certificate, sip, whole=False) as peer:
+        policy = EndpointPolicy(
+            ports={peer.port}, unsafe_networks=["127.0.0.1"], authorities=authority.pem, seconds=0.5
+        )
+        with pytest.raises(Unavailable):
+            Outbound(resolve=lambda *_: LOOPBACK).post(f"https://{NAME}:{peer.port}/", bytes(1 << 23), SIGNED, policy)
+    assert 0 < sum(taken) < 1 << 23
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Le",

@@ -97,7 +97,7 @@ def test_what_makes_no_sense_is_a_mistake(make: Any) -> None:
     "name",
     ["webhook-signature", "Webhook-Signature", "WEBHOOK-ID", "webhook-timestamp", "webhook-anything", "svix-id", "Host", "host",
      "Content-Type", "content-length", "Content-Digest", "Transfer-Encoding", "Connection", "Keep-Alive", "TE", "Trailer", "Upgrade",
-     "Expect", "Proxy-Authorization", "User-Agent", "X-Forwarded-For", "Forwarded", "Cookie", "x-fanfare-signature"],
+     "Expect", "Proxy-Authorization", "User-Agent", "X-Forwarded-For", "Forwarded", "Cookie", "Accept-Encoding", "x-fanfare-signature"],
 )  # fmt: skip
 def test_custom_header_overrides_signature(name: str) -> None:
     """An endpoint's own header, set by whoever may edit the endpoint, never replaces one of ours."""

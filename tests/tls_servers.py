@@ -35,8 +35,8 @@ def answering(data: bytes) -> Behave:
 
 
 @contextmanager
-def tls_serving(certificate: Path, behave: Behave, address: str = "127.0.0.1") -> Iterator[Peer]:
-    """A server that hands each request, head and body, to `behave`, then closes."""
+def tls_serving(certificate: Path, behave: Behave, address: str = "127.0.0.1", *, whole: bool = True) -> Iterator[Peer]:
+    """A server that hands each request, head and body, to `behave`, then closes; without `whole` the head alone."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     with create_server((address, 0)) as listening:
@@ -53,8 +53,8 @@ def tls_serving(certificate: Path, behave: Behave, address: str = "127.0.0.1") -
                         return
                     head += chunk
                 length = re.search(rb"\r\nContent-Length: ([0-9]+)\r\n", head)
-                whole = head.index(b"\r\n\r\n") + 4 + (int(length[1]) if length else 0)
-                while len(head) < whole:
+                size = head.index(b"\r\n\r\n") + 4 + (int(length[1]) if length else 0)
+                while whole and len(head) < size:
                     head += connection.recv(65536)
                 peer.requests.append(head)
                 behave(connection, head, peer)

@@ -285,6 +285,7 @@ class _Timed(NetworkStream):
         return self._inner.read(max_bytes, _positive(self._left()))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
+        # One timeout is one deadline, however slowly it is taken: `ssl` sends all of it in one call.
         self._inner.write(buffer, _positive(self._left()))
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ MOST_HEADERS: Final = 20
 # Names that are ours, the connection's, or what a receiver verifies. Prefixes end with a dash.
 _OURS = frozenset({
     "host", "connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "expect", "user-agent",
-    "forwarded", "cookie",
+    "forwarded", "cookie", "accept-encoding",
 })  # fmt: skip
 _OUR_PREFIXES = ("webhook-", "svix-", "content-", "x-forwarded-", "proxy-", "x-fanfare-", "sec-")
 _NAME = pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
