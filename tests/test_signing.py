@@ -344,6 +344,16 @@ def test_rotate_under_load_zero_reject() -> None:
                 verified += 1
     assert verified > 20_000
     assert sum(state == "retiring" for state in states(kit)) > 250
+    # In an emergency: refused by the service itself at once, and by every copy once its max-age is over.
+    _, last = live[-1]
+    run(signing.revoke(run(signing.signing()).verification.kid))
+    with pytest.raises(InvalidToken):
+        run(tokens.verify(last))
+    kit.clock.advance(1)
+    for reader in readers:
+        copy = published_key_set(json.loads(run(signing.current()).jwks), policy.algorithms)
+        with pytest.raises(InvalidToken):
+            reader.verify(last, copy, kit.clock())
 
 
 # --- the endpoint ---

@@ -10,7 +10,7 @@ import joserfc.jwk
 import joserfc.jwt
 import jwt
 import pytest
-from fuzz.tokens import fuzz
+from fuzz.tokens import fuzz, fuzz_members
 from hypothesis import given, settings, strategies as st
 from token_forge import Forge
 
@@ -18,7 +18,8 @@ from bartizan import Misuse, SessionPolicy, TokenVerifier
 from bartizan.core.drive import run
 from bartizan.core.encoding import DEEPEST, parsed
 from bartizan.credentials.access_tokens import signed
-from bartizan.credentials.jws import SigningKey, new_signing_key, signing_key
+from bartizan.credentials.issuers import CHOICES as OF_OTHERS
+from bartizan.credentials.jws import KeySet, Reader, SigningKey, new_signing_key, signing_key
 from bartizan.credentials.tokens import CACHED, CHOICES, CLAIMS, TokenPolicy, TokenReader, access_policy
 from bartizan.errors import InvalidToken, Reason
 from bartizan.testing import Kit
@@ -412,13 +413,48 @@ def test_interoperability_both_ways(algorithm: str) -> None:
     assert signing_key(private, {algorithm}).verification.thumbprint == key.verification.thumbprint
 
 
+@pytest.mark.filterwarnings("ignore:.* is deprecated", "ignore:.* is not recommended")
+@pytest.mark.parametrize("algorithm", sorted(set(OF_OTHERS) - set(CHOICES)))
+def test_interoperability_of_what_only_outside_issuers_use(algorithm: str) -> None:
+    key = new_signing_key(algorithm, os.urandom)
+    private, said = key.private_jwk(), {"sub": "cons_1", "exp": 2**31}
+    ours = signed(key, said)
+    public: Any = dict(key.verification.public or {})
+    assert jwt.decode(ours, jwt.PyJWK(public, algorithm), algorithms=[algorithm]) == said
+    assert joserfc.jwt.decode(ours, joserfc.jwk.import_key(public), algorithms=[algorithm]).claims == said
+    reader = Reader(algorithms=[algorithm], typ={"at+jwt"}, max_bytes=8192, max_header=512)
+    header = {"typ": "at+jwt", "kid": key.verification.kid}
+    for theirs in (
+        jwt.encode(said, jwt.PyJWK({**private, "alg": algorithm}, algorithm).key, algorithm=algorithm, headers=header),
+        joserfc.jwt.encode({"alg": algorithm, **header}, said, joserfc.jwk.import_key(private), algorithms=[algorithm]),
+    ):
+        found, payload = reader.read(theirs, KeySet([key.verification]))
+        assert (found, json.loads(payload)) == (key.verification, said)
+
+
 # --- fuzz ---
+
+EVERY_REASON = (
+    "malformed_token", "unknown_signing_key", "wrong_algorithm", "wrong_signature", "wrong_token_type", "wrong_issuer",
+    "wrong_audience", "wrong_environment", "claim_invalid", "token_expired", "token_not_yet", "token_lives_too_long",
+)  # fmt: skip
 
 
 def test_fuzz() -> None:
-    seen = fuzz(20_000, seed=7)
-    assert seen["refused"] > 15_000
-    assert seen["verified"] > 500
+    seen = fuzz(1_000_000, seed=7)
+    assert seen["refused"] + seen["verified"] == 1_000_000
+    assert seen["refused"] > 750_000
+    assert seen["verified"] > 25_000
+    assert {f"refused: {reason}" for reason in EVERY_REASON} <= set(seen)  # it got everywhere
+
+
+def test_fuzz_of_members() -> None:
+    seen = fuzz_members(50_000, seed=7)
+    assert seen["refused"] + seen["verified"] == 50_000
+    assert seen["verified"] > 1000
+    assert {f"refused: {reason}" for reason in (*EVERY_REASON, "foreign_organization")} - {
+        "refused: wrong_environment"
+    } <= set(seen)
 
 
 @given(st.text(max_size=400) | st.binary(max_size=400).map(lambda data: data.decode("latin-1")))
