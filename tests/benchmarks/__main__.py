@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="fail where a bound of instructions is missed")
     chosen = parser.parse_args(arguments)
     rows = copy_context().run(measured, quick=chosen.quick)  # what gates leave in a context is nobody else's
+    print(f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION}")
     print(table(rows))
     if chosen.json is not None:
         told = {"python": platform.python_version(), "openssl": ssl.OPENSSL_VERSION, "rows": rows}
