@@ -264,6 +264,10 @@ def test_fanfare_sends_as_its_pages_say() -> None:
     }  # fmt: skip
     with pytest.raises(Misuse):
         endpoints(kit).deliver(issued.record.id, BODY, org="org_1", id="whk_1", type="a\r\nX-B: c")
+    with pytest.raises(Misuse):
+        endpoints(kit).create(org="org_1", url=URL, kind="v1a")
+    text = "whsk_" + "a text of their own"
+    assert endpoints(kit).create(org="org_1", url=URL, secret=text).secret == text
     assert endpoints(kit).deliver(issued.record.id, BODY, org="org_1", id="whk_1", attempt=8).retry_in is None
 
 
@@ -617,14 +621,24 @@ def test_a_root_leaves_when_every_endpoint_went_over(tmp_path: Path) -> None:
     without.security._shared.close()
 
 
-def test_upkeep_leaves_a_store_alone_in_which_nothing_was_touched(monkeypatch: pytest.MonkeyPatch) -> None:
-    kit = kit_of(Sent(200), secrets=[new_root(), new_root()])
+def test_upkeep_seals_again_what_the_other_form_made(tmp_path: Path) -> None:
+    """A service that only awaits has its endpoints go over too; one that has none has its store left alone."""
+    url, old, new = f"sqlite:///{tmp_path}/a.db", new_root(), new_root()
+    first = kit_of(Sent(200), url=url, secrets=[old])
+    issued = endpoints(first).create(org="org_1", url=URL)
+    first.security._shared.close()
+    both = kit_of(Sent(200), url=url, secrets=[new, old])
+    shared = both.security._shared
+    shared._reseal()
+    assert row_of(both, issued.record.id).root == old[4:12], "nobody has touched an endpoint"
 
-    async def never(*_: Any, **__: Any) -> None:
-        raise AssertionError
+    async def send() -> None:
+        await both.security.webhook_endpoints.deliver(issued.record.id, BODY, org="org_1", id="msg_1")
 
-    monkeypatch.setattr(backend(kit), "find", never)
-    run(kit.security._shared.blocking_side.endpoints.upkeep())
+    asyncio.run(send())
+    shared._reseal()
+    assert row_of(both, issued.record.id).root == new[4:12]
+    shared.close()
 
 
 # --- the rest ---
@@ -660,7 +674,7 @@ def test_update() -> None:
 @pytest.mark.parametrize(
     "make",
     [lambda s, i: s.create(org="", url=URL), lambda s, i: s.create(org="org_1", url=URL, name="\n"),
-     lambda s, i: s.rotate(i, org="org_1", grace=-1), lambda s, i: s.rotate(i, org="org_1", grace=8 * DAY),
+     lambda s, i: s.create(org="org_1", url=URL, kind="v2"), lambda s, i: s.rotate(i, org="org_1", grace=-1), lambda s, i: s.rotate(i, org="org_1", grace=8 * DAY),
      lambda s, i: s.rotate(i, org="org_1", grace=True), lambda s, i: s.deliver(i, "text", org="org_1", id="m"),
      lambda s, i: s.deliver(i, BODY, org="org_1", id="a.b"), lambda s, i: s.deliver(i, BODY, org="org_1", id="m", attempt=0),
      lambda s, i: WebhookPolicy(agent="a\nb"), lambda s, i: WebhookPolicy(schedule=()), lambda s, i: WebhookPolicy(failures=0),

@@ -96,7 +96,7 @@ class Side:
             self._endpoints = WebhookEndpoints(
                 backend=backend, waits=waits, ring=shared.ring, roots=self._used_roots, environment=shared.environment,
                 clock=shared.clock, journal=shared.journal, post=post, policy=shared.webhooks,
-                wake=shared.upkeep.need,
+                wake=shared.endpoints_used,
             )  # fmt: skip
 
     @property
@@ -233,6 +233,7 @@ class Shared:
         backend, blocking = (None, None) if self.store is None else (self.store.asynchronous, self.store.blocking)
         self.threads: Threads = Threads()
         self.senders: Threads = Threads(SENDERS)
+        self._reseals = False
         self.outside: Outside = Outside(
             issuers, environment=environment, clock=self.clock, journal=self.journal, wake=self.upkeep.need
         )
@@ -247,7 +248,7 @@ class Shared:
             self.upkeep.add(lambda: run(self.uses.write(blocking)), every=USED_EVERY)
             self.upkeep.add(lambda: self._purge(blocking), every=PURGED_EVERY)
             if ring is not None:
-                self.upkeep.add(lambda: run(self.blocking_side.endpoints.upkeep()), every=PURGED_EVERY)
+                self.upkeep.add(self._reseal, every=PURGED_EVERY)
             if self.issuing is not None:
                 self.upkeep.add(lambda: run(self.blocking_side.tokens.signing.upkeep()), every=PURGED_EVERY)
 
@@ -277,6 +278,15 @@ class Shared:
     def job(self, name: str, org: str | None, scopes: Collection[str]) -> Job:
         """A job in this environment."""
         return job(self.home, name, None if org is None else checked_org(org), scopes)
+
+    def endpoints_used(self) -> None:
+        """There are endpoints, which upkeep seals again when a root is to leave."""
+        self._reseals = True
+        self.upkeep.need()
+
+    def _reseal(self) -> None:
+        if self._reseals:
+            run(self.blocking_side.endpoints.upkeep())
 
     def once_used(self) -> None:
         """There are markers, which upkeep removes when they are over."""

@@ -50,11 +50,9 @@ class EndpointChanges:
         self._environment = environment
         self._clock = clock
         self._journal = journal
-        self._used = False
 
     async def own(self, endpoint_id: str, org: str, *, serving: bool = False) -> EndpointRow:
         """The organization's row; `NotFound` for any other. `serving`: who asks can mend no ring."""
-        self._used = True
         await (self._used_roots.serving() if serving else self._used_roots.ready())
         row = await self._backend.get(WEBHOOK_ENDPOINTS, endpoint_id)
         if row is None or row.org != org or row.environment != self._environment:
@@ -63,7 +61,6 @@ class EndpointChanges:
 
     async def page(self, org: str, after: str, limit: int) -> Sequence[EndpointRow]:
         """The organization's rows behind `after`."""
-        self._used = True
         await self._used_roots.ready()
         where = (Is("org", "=", org), Is("environment", "=", self._environment))
         return await self._backend.find(WEBHOOK_ENDPOINTS, where, after=after, limit=limit)
@@ -86,7 +83,6 @@ class EndpointChanges:
 
     async def create(self, row: EndpointRow) -> None:
         """A new row."""
-        self._used = True
         await self._used_roots.ready()
         events = self._journal.within(self.event("webhook_endpoint.created", row))
         for _ in range(2):  # the second where somebody else was the first to use this root
@@ -147,8 +143,6 @@ class EndpointChanges:
 
     async def renew(self) -> None:
         """Seal again what is under an older root, so that the root may leave."""
-        if not self._used:
-            return
         for root in self._ring:
             if root == self._ring.newest or not await self._used_roots.renews(SEALED.purpose, self._environment, root):
                 continue

@@ -109,6 +109,8 @@ class WebhookEndpoints:
         unless a `secret` is given that its receiver has already.
         """
         self._enter(org)
+        if kind not in {"v1", "v1a"} or (kind == "v1a" and self._policy.provider.key_form != "standard"):
+            raise Misuse('kind is "v1", or "v1a" where messages are sent as Standard Webhooks')
         text = self._fresh(ed25519=kind == "v1a") if secret is None else secret
         contents = Contents(self._signing([NamedSecret(text, name=fingerprint(text))]), self._headers(headers or {}))
         row = EndpointRow(
@@ -118,7 +120,7 @@ class WebhookEndpoints:
         )  # fmt: skip
         row = self._rows.sealed(row, contents)
         await self._waits.finish(self._rows.create(row))
-        return IssuedEndpoint(for_receivers(text), record(row, contents))
+        return IssuedEndpoint(self._theirs(text), record(row, contents))
 
     async def get(self, endpoint_id: str, *, org: str) -> EndpointRecord:
         """One endpoint of this organization."""
@@ -185,7 +187,7 @@ class WebhookEndpoints:
         def changed(row: EndpointRow) -> EndpointRow:
             contents = self._rows.opened(row)
             newest = next(iter(contents.secrets)).secret
-            text = self._fresh(ed25519=newest.startswith("whsk_")) if secret is None else secret
+            text = self._fresh(ed25519=newest != self._theirs(newest)) if secret is None else secret
             made.append(text)
             new = self._signing([NamedSecret(text, name=fingerprint(text))])
             try:
@@ -195,7 +197,7 @@ class WebhookEndpoints:
             return self._rows.sealed(row, Contents(ring, contents.headers))
 
         shown = await self._edit(endpoint_id, org, "webhook_endpoint.rotated", changed, grace=grace)
-        return IssuedEndpoint(for_receivers(made[-1]), shown)
+        return IssuedEndpoint(self._theirs(made[-1]), shown)
 
     async def disable(self, endpoint_id: str, *, org: str) -> EndpointRecord:
         """Nothing is sent to it until it is enabled. It stands when this returns; again is no change."""
@@ -314,6 +316,10 @@ class WebhookEndpoints:
 
     def _fresh(self, *, ed25519: bool) -> str:
         return new_key_pair(self._entropy)[0] if ed25519 else new_secret(self._entropy)
+
+    def _theirs(self, secret: str) -> str:
+        """What the receiver is given; where a secret is a text, `whsk_` at its beginning says nothing."""
+        return for_receivers(secret) if self._policy.provider.key_form == "standard" else secret
 
     def _signing(self, secrets: Sequence[NamedSecret]) -> WebhookSecrets:
         """The secrets, tried out: what cannot sign as the policy wants is a mistake now, and not at the first event."""
