@@ -46,7 +46,7 @@ NOW = {
     ),
     "bartizan.types": set(
         "SecretUse "
-        "Request Admit Refuse Decision IssuedKey KeyRecord KeyRow Claim Link AuditEvent Authenticator"
+        "Request Admit Refuse Decision IssuedKey KeyRecord KeyRow Claim Link AuditEvent Authenticator Identified"
         " Delivery EndpointRecord IssuedEndpoint"
         " VerifiedToken Requirement ParsedKey Session".split()
     ),

@@ -70,6 +70,7 @@ VERIFIERS = {
     "access.carry",
     "access.guards",
     "core.context",
+    "gate.doors",
 }  # and `testing`, for tests
 DERIVERS = {"core.ring"}
 DERIVATIONS = set(

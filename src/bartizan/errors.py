@@ -31,6 +31,7 @@ class Reason(StrEnum):
     WRONG_KIND = "wrong_kind"
     SCOPE_MISSING = "scope_missing"
     WRONG_ORGANIZATION = "wrong_organization"
+    CONDITION = "condition"
     WRONG_SUBJECT = "wrong_subject"
     BODY_TOO_LARGE = "body_too_large"
     # keys
@@ -106,6 +107,9 @@ class Reason(StrEnum):
     CALLBACK_FAILED = "callback_failed"
     ENDPOINT_NOT_ALLOWED = "endpoint_not_allowed"
     ENDPOINT_FAILED = "endpoint_failed"
+    # explanations
+    WOULD_WRITE = "would_write"
+    NOT_ASKED = "not_asked"
     # everything else
     INVALID_REQUEST = "invalid_request"
     APPLICATION = "application"
@@ -310,3 +314,15 @@ class Unavailable(BartizanError):  # noqa: N818
     status = 503
     title = "The service is not available for the moment."
     default = Reason.STORE_FAILED
+
+
+class WouldWrite(Unavailable):
+    """Only in an explanation: what comes now is a write, and an explanation makes none."""
+
+    default = Reason.WOULD_WRITE
+
+
+class NotAsked(Unavailable):
+    """Only in an explanation: a function of the application's would decide, and it was not to be asked."""
+
+    default = Reason.NOT_ASKED

@@ -1,10 +1,11 @@
 """What the services of one `Bartizan` share, and the services of its two forms; `wiring` gives them to a service."""
 
 from collections.abc import Callable, Collection, Sequence
+from copy import copy
 from typing import Any, Literal
 
 from bartizan.access.carry import Carrier, Home, Job, behind, job
-from bartizan.audit.journal import OutboxJournal
+from bartizan.audit.journal import MutedJournal, OutboxJournal
 from bartizan.core.address import Clients, ForwardingHeader
 from bartizan.core.cache import Cache
 from bartizan.core.drive import run
@@ -29,7 +30,10 @@ from bartizan.credentials.keys import Keys
 from bartizan.credentials.links import Links
 from bartizan.credentials.signing import WRAPPED
 from bartizan.errors import Misuse
+from bartizan.gate.doors import Door, OwnAuthenticator
 from bartizan.gate.gate import Gate
+from bartizan.gate.problems import Problems
+from bartizan.gate.rehearsal import ReadOnly, Rehearsal, ShutDoor
 from bartizan.gate.rules import compiled
 from bartizan.operations.upkeep import Upkeep
 from bartizan.outbound import both_fetches, both_posts
@@ -56,6 +60,8 @@ class Side:
         self, shared: "Shared", waits: Waits, backend: Backend | None, fetch: Fetch | None, post: Post
     ) -> None:
         self.backend = backend
+        self.waits = waits
+        self._environment = shared.environment
         self._clock = shared.clock
         self._clients = shared.clients
         self._used_roots: Roots | None = None
@@ -161,6 +167,13 @@ class Side:
             found.append(ConsumerAuthenticator(self._sessions, environments))
         return found
 
+    def doors(self, own: Sequence[OwnAuthenticator], kind: type[Door] = Door) -> list[Door]:
+        """The gate's side of the application's own authenticators."""
+        doors = [kind(each, self._environment, self._clock, self.waits) for each in own]
+        if len({door.name for door in doors}) < len(doors):
+            raise Misuse("two authenticators of one name")
+        return doors
+
     async def ready(self) -> None:
         """One read of the store, and, at its first use, the roots in use held against the ring."""
         if self.backend is not None:
@@ -218,12 +231,8 @@ class Shared:
             proxy_header,
             lambda: self.journal.note(AuditEvent(name="client.rewritten", org=None, actor=SYSTEM)),
         )
-        self.issuing: Issuing | None = None
-        if issuing is not None and ring is not None:
-            self.issuing = issuing(
-                environment=environment, ring=ring, staleness=staleness,
-                clock=self.clock, journal=self.journal, wake=self.upkeep.need,
-            )  # fmt: skip
+        self._planned = issuing
+        self.issuing: Issuing | None = self._issued(self.journal)
         self.on_decision = on_decision
         self._carrier: Carrier | None = None
         if ring is not None:
@@ -238,8 +247,8 @@ class Shared:
             issuers, environment=environment, clock=self.clock, journal=self.journal, wake=self.upkeep.need
         )
         fetch, blocking_fetch = both_fetches(self.threads.run) if self.outside.fetches else (None, None)
-        post, blocking_post = both_posts(self.senders.run)
-        self.side: Side = Side(self, AsyncWaits(), backend, fetch, post)
+        self._post, blocking_post = both_posts(self.senders.run)
+        self.side: Side = Side(self, AsyncWaits(), backend, fetch, self._post)
         self.blocking_side: Side = Side(self, BlockingWaits(), blocking, blocking_fetch, blocking_post)
         self.upkeep.add(self.journal.drain, every=1)
         if self.outside.fetches:
@@ -252,21 +261,56 @@ class Shared:
             if self.issuing is not None:
                 self.upkeep.add(lambda: run(self.blocking_side.tokens.signing.upkeep()), every=PURGED_EVERY)
 
-    def gate(self, rules: Sequence[Rule], environments: Collection[Environment] | None) -> Gate:
+    def gate(
+        self,
+        rules: Sequence[Rule],
+        own: Sequence[OwnAuthenticator],
+        environments: Collection[Environment] | None,
+        problems: Problems | None,
+    ) -> Gate:
         """A gate and, at its first use, its blocking twin over the same table."""
         served = frozenset({self.environment} if environments is None else map(checked_environment, environments))
         if not served:
             raise Misuse("environments is not empty")
         ours = self.side.authenticators(served)
-        table = compiled(rules, {kind: _CHALLENGES[kind] for a in ours for kind in a.kinds}, self.home)
+        doors = self.side.doors(own)
+        schemes = {kind: _CHALLENGES[kind] for a in ours for kind in a.kinds}
+        table = compiled(rules, {**schemes, **{door.name: door.challenge for door in doors}}, self.home)
 
         def made(side: Side, twin: Callable[[], Gate] | None) -> Gate:
             return Gate(
-                table, side.authenticators(served), clock=self.clock, journal=self.journal,
-                home=self.home, on_decision=self.on_decision, twin=twin, every=self.staleness,
+                table, side.authenticators(served), side.doors(own), clock=self.clock, journal=self.journal,
+                waits=side.waits, home=self.home, on_decision=self.on_decision, problems=problems, twin=twin,
+                rehearse=rehearse, every=self.staleness,
+            )  # fmt: skip
+
+        def rehearse(callbacks: bool) -> Rehearsal:
+            look, store, muted = self._looking()
+            return Rehearsal(
+                table, look.authenticators(served), look.doors(own, Door if callbacks else ShutDoor),
+                clock=self.clock, journal=muted, waits=look.waits, home=self.home, callbacks=callbacks, store=store,
             )  # fmt: skip
 
         return made(self.side, lambda: made(self.blocking_side, None))
+
+    def _issued(self, journal: OutboxJournal) -> Issuing | None:
+        if self._planned is None or self.ring is None:
+            return None
+        return self._planned(
+            environment=self.environment, ring=self.ring, staleness=self.staleness, clock=self.clock, journal=journal,
+            wake=self.upkeep.need,
+        )  # fmt: skip
+
+    def _looking(self) -> tuple[Side, ReadOnly | None, MutedJournal]:
+        """Services that read and do no more: no write, no event, no connection, and caches of their own."""
+        look = copy(self)
+        look.journal = muted = MutedJournal(self.clock)
+        look.cache = Cache(clock=self.clock, staleness=0)
+        look.sessions_cache = Cache(clock=self.clock, staleness=0)
+        look.uses = KeyUses(lambda: None)
+        look.issuing = self._issued(muted)
+        store = None if self.store is None else ReadOnly(self.store.asynchronous)
+        return Side(look, AsyncWaits(), store, None, self._post), store, muted
 
     @property
     def carrier(self) -> Carrier:

@@ -1,10 +1,9 @@
-"""Names for annotations; none of them is ever called."""
+"""Names for annotations; only `Identified` is ever called."""
 
 from bartizan.core.events import AuditEvent as AuditEvent
 from bartizan.core.once import Claim as Claim
 from bartizan.core.passage import (
     Admit as Admit,
-    Authenticator as Authenticator,
     Decision as Decision,
     Refuse as Refuse,
     Requirement as Requirement,
@@ -16,6 +15,7 @@ from bartizan.credentials.key_text import ParsedKey as ParsedKey
 from bartizan.credentials.links import Link as Link
 from bartizan.credentials.tokens import VerifiedToken as VerifiedToken
 from bartizan.sessions.families import Session as Session
+from bartizan.gate.doors import Identified as Identified, OwnAuthenticator as Authenticator
 from bartizan.webhooks.endpoint_rows import (
     Delivery as Delivery,
     EndpointRecord as EndpointRecord,
@@ -30,6 +30,7 @@ __all__ = [
     "Decision",
     "Delivery",
     "EndpointRecord",
+    "Identified",
     "IssuedEndpoint",
     "IssuedKey",
     "KeyRecord",

@@ -11,6 +11,7 @@ from bartizan.core.address import ForwardingHeader
 from bartizan.core.once import Once
 from bartizan.core.passage import Decision, Rule
 from bartizan.core.principal import Environment, Principal
+from bartizan.core.request import Request
 from bartizan.core.ring import SecretRing
 from bartizan.core.roots import SecretUse
 from bartizan.core.tables import Backend
@@ -20,7 +21,8 @@ from bartizan.credentials.key_format import checked_environment
 from bartizan.credentials.keys import Keys
 from bartizan.credentials.links import Links
 from bartizan.credentials.signing import SigningKeys
-from bartizan.errors import Misuse
+from bartizan.errors import BartizanError, Misuse
+from bartizan.gate.doors import OwnAuthenticator
 from bartizan.gate.gate import Gate
 from bartizan.operations.settings import settings
 from bartizan.services import Shared
@@ -136,12 +138,21 @@ class Bartizan:
         """The same without `await`, over the same caches, journal and store."""
         return self._blocking
 
-    def gate(self, rules: Sequence[Rule], *, environments: Collection[Environment] | None = None) -> Gate:
+    def gate(
+        self,
+        rules: Sequence[Rule],
+        *,
+        authenticators: Sequence[OwnAuthenticator] = (),
+        environments: Collection[Environment] | None = None,
+        problems: Callable[[BartizanError, Request], tuple[str, bytes]] | None = None,
+    ) -> Gate:
         """A gate of these rules. What no rule names is refused.
 
-        `environments` are those whose keys are served; by default the instance's own.
+        `authenticators` are the application's own, for `allow.credential(name)`. `environments` are those whose keys
+        are served; by default the instance's own. `problems` gives a refusal's media type and body in place of ours;
+        what it raises is nobody's business, and ours is sent.
         """
-        return self._shared.gate(rules, environments)
+        return self._shared.gate(rules, authenticators, environments, problems)
 
     def job(self, name: str, *, org: str | None = None, scopes: Collection[str] = ()) -> Job:
         """Work that no request asked for: within the block `current_principal()` is a `JobPrincipal`.

@@ -96,6 +96,20 @@ class OutboxJournal:
         return told
 
 
+class MutedJournal(OutboxJournal):
+    """A journal that tells nobody: for what only looks."""
+
+    __slots__ = ()
+
+    def within(self, _: AuditEvent, /) -> tuple[Insert[OutboxRow], ...]:
+        """No step."""
+        return ()
+
+    def note(self, _: AuditEvent, /) -> str:
+        """No note, and an id that no event has."""
+        return "0" * 32
+
+
 def line(row: OutboxRow) -> str:
     """One line of JSON with sorted keys, in ASCII: terminals and line readers act on some characters beyond it."""
     return _line(dict(zip(OUTBOX.columns, OUTBOX.values(row), strict=True)))

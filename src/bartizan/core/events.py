@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from bartizan.core.encoding import Json, canonical
-from bartizan.core.ports import Entropy
 from bartizan.core.principal import JobPrincipal, callers
 from bartizan.core.tables import Insert, Table
 from bartizan.errors import Misuse, NotFound, Reason
@@ -14,7 +13,7 @@ NAMES = frozenset({
     "key.created", "key.rotated", "key.revoked", "key.disabled", "key.enabled", "key.row_edited",
     "key.resealed", "key.in_browser", "key.leak_unmatched",
     "signing_key.created", "signing_key.rotated", "signing_key.revoked", "signing_key.row_edited",
-    "client.rewritten", "request.refused", "stream.ended", "observer.failed", "organization.named",
+    "client.rewritten", "request.refused", "gate.would_refuse", "stream.ended", "observer.failed", "organization.named",
     "issuer.unreadable",
     "session.started", "session.upgraded", "session.revoked", "session.reused", "session.recovered", "session.misbound",
     "subject.revoked", "subject.disabled", "subject.enabled", "store.rolled_back",
@@ -82,14 +81,19 @@ class Journal(Protocol):
     def within(self, event: AuditEvent, /) -> tuple[Insert[OutboxRow], ...]:
         """The steps that write the event in the change that causes it: they go into `also=`."""
 
-    def note(self, event: AuditEvent, /) -> None:
-        """For facts that change nothing: never blocks, never raises."""
+    def note(self, event: AuditEvent, /) -> str:
+        """For facts that change nothing: never blocks, never raises. The event's id."""
 
 
-def outbox_row(event: AuditEvent, *, nanoseconds: int, entropy: Entropy) -> OutboxRow:
-    """The row of an event: its id is 48 bits of time in milliseconds and 80 random bits, in 32 hexadecimal digits."""
+def event_id(nanoseconds: int, random: str) -> str:
+    """48 bits of time in milliseconds and 80 random bits (`random`), in 32 hexadecimal digits."""
+    return f"{nanoseconds // 1_000_000:012x}{random}"
+
+
+def outbox_row(event: AuditEvent, row_id: str, *, nanoseconds: int) -> OutboxRow:
+    """The row of an event."""
     return OutboxRow(
-        id=f"{nanoseconds // 1_000_000:012x}{entropy(10).hex()}",
+        id=row_id,
         at=nanoseconds // 1_000,
         name=event.name,
         org=event.org,

@@ -1,6 +1,6 @@
 """The gate: one decision for each request. It knows requirements and authenticators, and no feature."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from functools import partial
 from time import perf_counter_ns
@@ -9,30 +9,28 @@ from typing import Final
 from bartizan.core.context import Noted, current_unit
 from bartizan.core.drive import Blocking, blocking, settle
 from bartizan.core.events import AuditEvent, Journal
-from bartizan.core.passage import Admit, Authenticator, Decision, Refuse, Rule, Shortfall, Way
+from bartizan.core.passage import Admit, Authenticator, Decision, Refuse, Rule, Way
 from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import NOBODY, PERSONAL, Principal, callers, passage_method
 from bartizan.core.request import Request
 from bartizan.errors import (
     BartizanError,
     Forbidden,
-    InvalidRequest,
     MethodNotAllowed,
-    MissingScope,
     Misuse,
     NotFound,
     Reason,
     Rejected,
     TooLarge,
-    Unauthenticated,
     Unavailable,
-    WrongCredential,
 )
 from bartizan.gate.doors import Door
+from bartizan.gate.explanation import Explains, Explanation, request_for
 from bartizan.gate.patterns import Table, params_of, segments_of
 from bartizan.gate.presented import LENGTH, Reader, check_length, is_preflight, scan
 from bartizan.gate.problems import Problems, asked as _asked, refusal
 from bartizan.gate.rules import Plan
+from bartizan.gate.settled import ways_met
 from bartizan.gate.targets import MALFORMED, judged
 
 ANONYMOUS = "anonymous"
@@ -58,6 +56,7 @@ class Gate:
         on_decision: Callable[[Decision], None] | None = None,
         problems: Problems | None = None,
         twin: "Callable[[], Gate] | None" = None,
+        rehearse: Callable[[bool], Explains] | None = None,
         every: float = 5,
     ) -> None:
         self._table = table
@@ -76,6 +75,7 @@ class Gate:
         self._reported: frozenset[str] = frozenset()
         self._unobserved = 0
         self._twin = twin
+        self._rehearse = rehearse
         self.every: float = max(every, 1)
         self._blocking: BlockingGate | None = None
 
@@ -174,6 +174,26 @@ class Gate:
             plan = None
         return self._refused(error, plan, {p.kind: p for p in callers.get(NOBODY)}, request)
 
+    async def explain(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        *,
+        callbacks: bool = False,
+        client: str | None = None,
+    ) -> Explanation:
+        """Why this gate would admit or refuse such a request; for developers, and never for whoever sent it.
+
+        `target` is what stands on the wire, `/orders?limit=1`; `client` is the peer's address. The real stages run,
+        but nothing is written, fetched, charged or told; the application's own functions are asked with `callbacks`
+        only. What a cache holds does not count: a gate may be `staleness` seconds behind.
+        """
+        request = request_for(method, target, headers, client)
+        if self._rehearse is None:
+            raise Misuse("this gate explains nothing: take the one that security.gate() made")
+        return await self._rehearse(callbacks).explained(request)
+
     def unsafe_report_only(self, *patterns: str) -> "Gate":
         """The same gate, but the rules of these patterns refuse nothing: what they would have refused is an event.
 
@@ -222,28 +242,7 @@ class Gate:
         self, plan: Plan, held: dict[str, Principal], request: Request, segments: Sequence[str]
     ) -> tuple[Principal, ...]:
         """Whom the requirement lets in: the callers of the first way that holds, most personal first."""
-        if not held:
-            if plan.optional:
-                return NOBODY
-            raise Unauthenticated(Reason.NO_CREDENTIAL)
-        if len(held) > 1:
-            first, *others = held.values()
-            if any(o.org != first.org or o.environment != first.environment for o in others):
-                raise InvalidRequest(Reason.CREDENTIALS_DISAGREE)
-        if not plan.kinds.issuperset(held):
-            unusable = held.keys() - plan.kinds
-            if len(unusable) == len(held) or not unusable <= self._companions:
-                raise WrongCredential(Reason.WRONG_KIND)
-        ways = plan.requirement.met_by(held, self._clock)
-        if isinstance(ways, Shortfall):
-            if ways.nobody:
-                raise Unauthenticated(Reason.NO_CREDENTIAL)
-            if ways.again is not None:
-                parts = ['Bearer error="insufficient_user_authentication"', *([ways.again] if ways.again else [])]
-                raise Unauthenticated(Reason.SIGN_IN_AGAIN, headers=(("WWW-Authenticate", ", ".join(parts)),))
-            # RFC 6750 section 3: which scopes would do; they are the rule's own words, not the caller's.
-            scope = " ".join(sorted(ways.scopes))
-            raise MissingScope(headers=(("WWW-Authenticate", f'Bearer error="insufficient_scope", scope="{scope}"'),))
+        ways = ways_met(plan, held, self._companions, self._clock)
         failed: Unavailable | None = None
         said: str | None = None
         for way in ways:

@@ -10,7 +10,7 @@ from bartizan.core.context import current_unit
 from bartizan.core.drive import run
 from bartizan.core.events import OUTBOX, AuditEvent, OutboxRow, outbox_row
 from bartizan.core.passage import Decision
-from bartizan.core.ports import Clock, SystemClock, fresh
+from bartizan.core.ports import Clock, SystemClock
 from bartizan.core.principal import Principal, SecretPrincipal, callers
 from bartizan.core.ring import new_root
 from bartizan.core.tables import Insert
@@ -30,12 +30,12 @@ class _Journal(OutboxJournal):
         self.seen: list[OutboxRow] = []
         self.order: dict[str, int] = {}  # a clock that stands still cannot tell which came first
 
-    def note(self, event: AuditEvent, /) -> None:
+    def note(self, event: AuditEvent, /) -> str:
         """As `OutboxJournal.note`, and kept."""
-        row = outbox_row(event, nanoseconds=self._now.nanoseconds(), entropy=fresh)
-        self.seen.append(row)
-        self.order[row.id] = len(self.order)
-        super().note(event)
+        row_id = super().note(event)
+        self.seen.append(outbox_row(event, row_id, nanoseconds=self._now.nanoseconds()))
+        self.order[row_id] = len(self.order)
+        return row_id
 
     def within(self, event: AuditEvent, /) -> tuple[Insert[OutboxRow], ...]:
         """As `OutboxJournal.within`."""
