@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from authorities import Authority
+from cancelling import ended
 from tls_servers import Behave, Peer, answer, answering, tls_serving
 
 from bartizan import Bartizan, InvalidWebhook, NotFound, Unavailable, WebhookPolicy, WebhookVerifier
@@ -588,6 +589,64 @@ def test_a_cancelled_attempt_counts_for_nothing() -> None:
         assert (await service.get(issued.record.id, org="org_1")).failures == 0
 
     asyncio.run(scenario())
+
+
+METHODS: dict[str, Callable[[Any, str], Any]] = {
+    "create": lambda service, _: service.create(org="org_1", url="https://new.example/"),
+    "update": lambda service, i: service.update(i, org="org_1", url="https://new.example/"),
+    "rotate": lambda service, i: service.rotate(i, org="org_1"),
+    "disable": lambda service, i: service.disable(i, org="org_1"),
+    "delete": lambda service, i: service.delete(i, org="org_1"),
+    "deliver": lambda service, i: service.deliver(i, BODY, org="org_1", id="msg_1"),
+}
+TELLS = {
+    "create": "created", "update": "updated", "rotate": "rotated", "disable": "disabled", "delete": "deleted",
+    "deliver": "disabled",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_cancelled_after_every_await(method: str, tmp_path: Path) -> None:
+    """Whoever hangs up, whenever: the change and its event are both there, or neither is."""
+    came_to_its_end = False
+    for moment in range(1, 40):
+        kit = kit_of(Sent(410), url=f"sqlite:///{tmp_path}/{moment}.db")
+        issued = endpoints(kit).create(org="org_1", url=URL)
+        before = {row.id: row for row in run(backend(kit).find(WEBHOOK_ENDPOINTS, ()))}
+        told = names(kit).count(f"webhook_endpoint.{TELLS[method]}")
+
+        async def scenario(kit: Kit = kit, moment: int = moment, touched: str = issued.record.id) -> bool:
+            async with kit.security as security:
+                return await ended(moment, METHODS[method](security.webhook_endpoints, touched))
+
+        came_to_its_end = asyncio.run(scenario())
+        after = {row.id: row for row in run(backend(kit).find(WEBHOOK_ENDPOINTS, ()))}
+        events = names(kit).count(f"webhook_endpoint.{TELLS[method]}") - told
+        assert events == (after != before), moment
+        kit.security._shared.close()
+        if came_to_its_end:
+            assert events == 1
+            break
+    assert came_to_its_end
+
+
+def test_racing_rotations_lose_no_secret(tmp_path: Path) -> None:
+    sent = Sent(200)
+    kit = kit_of(sent, url=f"sqlite:///{tmp_path}/a.db")
+    issued = endpoints(kit).create(org="org_1", url=URL)
+    made: list[str] = [issued.secret]
+    threads = [
+        threading.Thread(target=lambda: made.append(endpoints(kit).rotate(issued.record.id, org="org_1").secret))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    endpoints(kit).deliver(issued.record.id, BODY, org="org_1", id="msg_1")
+    assert len(set(made)) == 9
+    assert all(verifies(secret, kit, sent.seen[0]) for secret in made)
+    kit.security._shared.close()
 
 
 # --- roots ---
