@@ -46,6 +46,7 @@ LIBRARIES = {
         "stores.postgres",
         "stores.redis",
         "stores.sqlalchemy",
+        "cli.explain",  # a command has no event loop, and begins one
         "testing",
     },
     "sqlite3": {"stores"},
@@ -175,7 +176,7 @@ def test_no_cycles() -> None:
 @every_module
 def test_no_import_by_text(module: str) -> None:
     """Only a door looks its modules up by name: everything else can be read."""
-    if module not in {"__init__", "testing"}:
+    if module not in {"__init__", "testing", "cli.loading"}:
         assert not {"import_module", "__import__", "exec", "eval"} & set(named(module))
 
 

@@ -1,10 +1,8 @@
-"""`python -m bartizan secret` prints a fresh root secret."""
+"""`python -m bartizan`, and the name of a command."""
 
 import sys
 
-from bartizan.core.ring import new_root
+from bartizan.cli.main import main
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["secret"]:
-        sys.exit("usage: python -m bartizan secret")
-    sys.stdout.write(new_root() + "\n")
+    sys.exit(main())

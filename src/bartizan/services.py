@@ -30,7 +30,7 @@ from bartizan.credentials.keys import Keys
 from bartizan.credentials.links import Links
 from bartizan.credentials.signing import WRAPPED
 from bartizan.errors import Misuse
-from bartizan.gate.doors import Door, OwnAuthenticator
+from bartizan.gate.doors import Authenticator as OwnAuthenticator, Door
 from bartizan.gate.gate import Gate
 from bartizan.gate.problems import Problems
 from bartizan.gate.rehearsal import ReadOnly, Rehearsal, ShutDoor

@@ -15,7 +15,7 @@ from bartizan.credentials.key_text import ParsedKey as ParsedKey
 from bartizan.credentials.links import Link as Link
 from bartizan.credentials.tokens import VerifiedToken as VerifiedToken
 from bartizan.sessions.families import Session as Session
-from bartizan.gate.doors import Identified as Identified, OwnAuthenticator as Authenticator
+from bartizan.gate.doors import Identified as Identified, Authenticator as Authenticator
 from bartizan.webhooks.endpoint_rows import (
     Delivery as Delivery,
     EndpointRecord as EndpointRecord,

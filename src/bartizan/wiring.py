@@ -22,7 +22,7 @@ from bartizan.credentials.keys import Keys
 from bartizan.credentials.links import Links
 from bartizan.credentials.signing import SigningKeys
 from bartizan.errors import BartizanError, Misuse
-from bartizan.gate.doors import OwnAuthenticator
+from bartizan.gate.doors import Authenticator
 from bartizan.gate.gate import Gate
 from bartizan.operations.settings import settings
 from bartizan.services import Shared
@@ -142,7 +142,7 @@ class Bartizan:
         self,
         rules: Sequence[Rule],
         *,
-        authenticators: Sequence[OwnAuthenticator] = (),
+        authenticators: Sequence[Authenticator] = (),
         environments: Collection[Environment] | None = None,
         problems: Callable[[BartizanError, Request], tuple[str, bytes]] | None = None,
     ) -> Gate:

@@ -52,7 +52,7 @@ class Identified:
             raise Misuse("factors and expires_at are times: UTC in whole seconds")
 
 
-class OwnAuthenticator(Protocol):
+class Authenticator(Protocol):
     """An authenticator of the application's own, for `gate(authenticators=…)` and `allow.credential(name)`.
 
     `slot` is the one header that it reads, in lower case. `ambient` says that browsers send it by themselves (Basic,
@@ -89,7 +89,7 @@ class Door:
 
     accompanies: Final = False
 
-    def __init__(self, own: OwnAuthenticator, environment: Environment, clock: Clock, waits: Waits) -> None:
+    def __init__(self, own: Authenticator, environment: Environment, clock: Clock, waits: Waits) -> None:
         self.name: str = checked_name(own.name)
         if self.name in PERSONAL:
             raise Misuse("an authenticator is not named as a kind of ours: allow.secret_key() would not mean it")

@@ -8,7 +8,7 @@ import pytest
 
 from bartizan.core.request import Request
 from bartizan.errors import Unauthenticated
-from bartizan.gate.doors import Identified, OwnAuthenticator
+from bartizan.gate.doors import Identified, Authenticator
 
 HOSTILE = (
     b"", b" ", b"\x00", b"\xff\xfe", b"=" * 64, b"a" * 100_000, b"Basic", b"Basic ", b"Bearer", b"Negotiate \xff",
@@ -26,7 +26,7 @@ class AuthenticatorContract:
     refused: tuple[bytes, ...]
     foreign: tuple[bytes, ...]
 
-    def authenticator(self) -> OwnAuthenticator:
+    def authenticator(self) -> Authenticator:
         """A fresh one."""
         raise NotImplementedError
 
@@ -40,7 +40,7 @@ class AuthenticatorContract:
         for value in HOSTILE:
             _right(bool(own.recognises(value)) is bool(own.recognises(value)), value)
 
-    async def _asked(self, own: OwnAuthenticator, value: bytes) -> object:
+    async def _asked(self, own: Authenticator, value: bytes) -> object:
         request = Request("GET", "/", [(own.slot.encode(), value)], ("127.0.0.1", 50_000), "https")
         try:
             found: Any = own.authenticate(value, request)

@@ -1,0 +1,1 @@
+"""`python -m bartizan …`: what an operator or a developer asks for at a terminal."""
