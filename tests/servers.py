@@ -39,9 +39,17 @@ class _Quiet(WSGIRequestHandler):
         """Say nothing."""
 
 
+class _Raw(_Quiet):
+    def get_environ(self) -> Any:
+        return {**super().get_environ(), "RAW_URI": self.requestline.split(" ")[1]}
+
+
 @contextmanager
-def wsgi_serving(app: Any) -> Iterator[int]:
-    """The port of a WSGI application behind the server of the standard library, which checks PEP 3333 on both sides."""
+def wsgi_serving(app: Any, *, raw: bool = False) -> Iterator[int]:
+    """The port of a WSGI application behind the server of the standard library, which checks PEP 3333 on both sides.
+
+    With `raw` it tells the target as it came, as gunicorn does.
+    """
     checked = validator(app)
 
     def serve(environ: Any, start_response: Any) -> Any:
@@ -49,7 +57,7 @@ def wsgi_serving(app: Any) -> Iterator[int]:
         usual = environ["PATH_INFO"].startswith("/") and environ["REQUEST_METHOD"] in USUAL
         return (checked if usual else app)(environ, start_response)
 
-    server = make_server("127.0.0.1", 0, serve, handler_class=_Quiet)
+    server = make_server("127.0.0.1", 0, serve, handler_class=_Raw if raw else _Quiet)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

@@ -33,6 +33,7 @@ LIBRARIES = {
     "itsdangerous": {"core.stamp"},
     "limits": {"throttle"},
     "starlette": {"asgi", "endpoints", "console", "integrations"},
+    "rest_framework": {"integrations.django"},
     "httpx": {"outbound"},
     "httpcore": {"outbound"},
     "cryptography": {"core.box"} | ROOMS,

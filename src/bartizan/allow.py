@@ -40,6 +40,10 @@ class _Open(Requirement):
         """Always."""
         return _NOBODY_WAY
 
+    def __repr__(self) -> str:
+        name = "untouched" if self.look == "away" else "public"
+        return f"unsafe_{name}_rest()" if self.rest else f"{name}()"
+
 
 class _Credential(Requirement):
     """One kind of credential with all of these scopes."""
@@ -61,6 +65,9 @@ class _Credential(Requirement):
             return self._met
         missing = lacking(self.scopes, caller.scopes)
         return Shortfall(missing) if missing else self._met
+
+    def __repr__(self) -> str:
+        return _called(self.kind, self.scopes)
 
 
 class _Person(_Credential):
@@ -102,6 +109,12 @@ class _Person(_Credential):
                 return Shortfall(again=self.again)
         return self._met
 
+    def __repr__(self) -> str:
+        more = [] if self.guests else ["guests=False"]
+        more += [f"factors={sorted(self.factors)}"] if self.factors else []
+        more += [] if self.max_auth_age is None else [f"max_auth_age={self.max_auth_age}"]
+        return _called(self.kind, self.scopes | self.roles, *more)
+
 
 class _Optional(Requirement):
     """Nobody, or a caller who meets the requirement."""
@@ -119,6 +132,9 @@ class _Optional(Requirement):
         """By nobody where none of its credentials came; what came has to meet it."""
         return self.requirement.met_by(held, clock) if not self.kinds.isdisjoint(held) else _NOBODY_WAY
 
+    def __repr__(self) -> str:
+        return f"optional({self.requirement!r})"
+
 
 class _When(Requirement):
     """A question to the application about whoever the alternative lets in."""
@@ -132,6 +148,16 @@ class _When(Requirement):
     def met_by(self, _: Held, __: Clock, /) -> Sequence[Way] | Shortfall:
         """If the application says so, which the gate asks."""
         return self._met
+
+    def __repr__(self) -> str:
+        return f"when({self._met[0].conditions[0].name!r})"
+
+
+def _called(kind: str, words: Kinds, *more: str) -> str:
+    """The call in this module that makes a requirement."""
+    given = [*map(repr, sorted(words)), *more]
+    name = {"secret": "secret_key", "publishable": "publishable_key", "consumer": kind, "member": kind}.get(kind)
+    return f"{name}({', '.join(given)})" if name else f"credential({', '.join([repr(kind), *given])})"
 
 
 def public() -> Requirement:

@@ -4,12 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bartizan.cli import explain, secret, would_refuse
+from bartizan.cli import explain, routes, secret, would_refuse
 from bartizan.errors import BartizanError
 
 COMMANDS = {
     "secret": (secret.main, "print a fresh root secret"),
     "explain": (explain.main, "say why a gate would admit or refuse a request"),
+    "routes": (routes.main, "list every route of an application with the rule that decides over it"),
     "would-refuse": (would_refuse.main, "sum up what rules that only report would have refused, from log lines"),
 }
 WRONG = 2  # the exit code of a command that could not begin

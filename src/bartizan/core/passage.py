@@ -103,6 +103,9 @@ class All(Requirement):
             return b
         return [Way(x.kinds | y.kinds, x.conditions + y.conditions) for x in a for y in b]
 
+    def __repr__(self) -> str:
+        return " & ".join([f"({side!r})" if isinstance(side, Either) else repr(side) for side in self.sides])
+
 
 class Either(Requirement):
     """Any side that holds by itself."""
@@ -126,6 +129,9 @@ class Either(Requirement):
             # Where nothing holds, a caller who only lacks a scope hears of the scope.
             return a if isinstance(b, Shortfall) and not a.nobody else b
         return a if isinstance(b, Shortfall) else [*a, *b]
+
+    def __repr__(self) -> str:
+        return " | ".join([repr(side) for side in self.sides])
 
 
 def _requirement(value: object) -> Requirement:

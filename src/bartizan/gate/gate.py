@@ -26,7 +26,7 @@ from bartizan.errors import (
 )
 from bartizan.gate.doors import Door
 from bartizan.gate.explanation import Explains, Explanation, request_for
-from bartizan.gate.patterns import Table, params_of, segments_of
+from bartizan.gate.patterns import Pattern, Table, params_of, segments_of
 from bartizan.gate.presented import LENGTH, Reader, check_length, is_preflight, scan
 from bartizan.gate.problems import Problems, asked as _asked, refusal
 from bartizan.gate.rules import Plan
@@ -218,6 +218,15 @@ class Gate:
             return self._plan(request, segments_of(path)).rule
         except Rejected:
             return None
+
+    @property
+    def patterns(self) -> Sequence[Pattern]:
+        """Every pattern of its rules, for tables of them."""
+        return [pattern for leaf in self._table.leaves.values() for pattern in leaf.patterns()]
+
+    def slot_of(self, kind: str) -> str:
+        """The header in which a kind of credential travels."""
+        return self._by_kind[kind].slot
 
     def _plan(self, request: Request, segments: Sequence[str]) -> Plan:
         target = judged(request.path, request.raw_path, request.mount)

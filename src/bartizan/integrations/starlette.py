@@ -12,6 +12,8 @@ from bartizan.core.passage import Admit
 from bartizan.core.principal import Principal
 from bartizan.errors import Misuse
 from bartizan.gate.gate import Gate
+from bartizan.integrations.coverage import tell
+from bartizan.integrations.routes import routes_of
 from bartizan.stores.streams import Receive, Send
 
 _log = logging.getLogger("bartizan.integrations")
@@ -67,6 +69,7 @@ class InstalledGate(GateMiddleware):
         if outside:
             names = ", ".join(getattr(cls, "__name__", "?") for cls in outside)
             _log.info("outside the gate, and not behind it: %s", names)
+        tell(self.gate, lambda: routes_of(self._owner))
 
 
 def install(app: Starlette, gate: Gate) -> None:
@@ -99,6 +102,7 @@ def check_routes(app: Any) -> None:
         if getattr(getattr(route, "app", None), "root_path", None):
             raise Misuse("a mounted application has a root_path of its own, which changes the path behind the gate")
         check_routes(route)  # a mounted application has routes of its own
+        check_routes(getattr(route, "original_router", None))  # and so has a router that FastAPI included
 
 
 def _unread(dependant: Any) -> bool:

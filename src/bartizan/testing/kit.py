@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from difflib import unified_diff
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from bartizan.access.carry import Home
@@ -16,6 +19,7 @@ from bartizan.core.ring import new_root
 from bartizan.core.tables import Insert
 from bartizan.credentials.key_rows import IssuedKey
 from bartizan.credentials.key_text import Kind
+from bartizan.integrations.application import table_of
 from bartizan.stores.memory import MemoryBackend
 from bartizan.testing.clock import FakeClock
 from bartizan.wiring import Bartizan
@@ -95,6 +99,24 @@ class Kit:
     def as_consumer(self, *, org: str, subject: str, **fields: Any) -> dict[str, str]:
         """The headers of a request by a consumer in a new session; `fields` as for `sessions.start`."""
         return {"Authorization": f"Bearer {self.token(org=org, subject=subject, **fields)}"}
+
+    @staticmethod
+    def assert_routes(app: Any, file: str | PathLike[str]) -> None:
+        """Fail where the table of this application, each route with its rule, is not what the file says.
+
+        A file that is not there is written, and the test fails once: look at it, and commit it with the change.
+        """
+        table, path = str(table_of(app)), Path(file)
+        if not path.exists():
+            path.write_text(table, "utf-8")
+            raise AssertionError(f"{path} was not there and has been written: look at it, and commit it")
+        lines = unified_diff(path.read_text("utf-8").splitlines(), table.splitlines(), str(path), "now", lineterm="")
+        difference = "\n".join(lines)
+        if difference:
+            raise AssertionError(
+                f"who may come by which route has changed; if that is meant, delete {path}, run this test once, and "
+                f"commit what it writes\n{difference}"
+            )
 
 
 def headers_of(issued: IssuedKey) -> dict[str, str]:

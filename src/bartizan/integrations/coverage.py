@@ -1,0 +1,139 @@
+"""The table of an application's routes, each with the rule that decides over it, and what has no counterpart."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Final, NamedTuple
+
+from bartizan.gate.gate import Gate
+from bartizan.gate.patterns import METHODS, Pattern
+from bartizan.integrations.routes import Route
+
+_log = logging.getLogger("bartizan.integrations")
+
+_FRESH: Final = "{}"  # a segment that no pattern has as its literal
+_REFUSED: Final = "refused"
+
+
+class Coverage(NamedTuple):
+    """The table as `lines`; `unnamed` are routes that no rule names, `unmet` patterns that no route meets."""
+
+    lines: Sequence[str]
+    unnamed: Sequence[str]
+    unmet: Sequence[str]
+
+    def __str__(self) -> str:
+        return "".join(f"{line}\n" for line in self.lines)
+
+
+def tell(gate: Gate, routes: Callable[[], Iterable[Route]]) -> None:
+    """Log by name what has no counterpart: such a route nobody reaches, and such a rule protects nothing."""
+    try:
+        found = coverage(gate, routes())
+    except Exception:  # noqa: BLE001 - for people: a strange application serves all the same
+        _log.exception("the routes of this application could not be listed")
+        return
+    if found.unnamed:
+        _log.warning("no rule names, so nobody reaches: %s", ", ".join(found.unnamed))
+    if found.unmet:
+        _log.warning("no route meets the rule of: %s", ", ".join(found.unmet))
+
+
+def coverage(gate: Gate, routes: Iterable[Route]) -> Coverage:
+    """Each route of an application with the rule that decides over it."""
+    patterns = gate.patterns
+    longest = max([len(pattern.shape) for pattern in patterns])
+    lines: list[str] = []
+    unnamed: list[str] = []
+    met: set[int] = set()
+    for one in sorted(set(routes), key=lambda item: (item.text, sorted(item.methods or ()))):
+        near = [pattern for pattern in patterns if _meet(one, pattern)]
+        met.update(id(pattern) for pattern in near if _share(one.methods, pattern.methods))
+        told = {method: _decided(gate, one, method, near, longest) for method in _methods(one, near)}
+        named = {method for method, by in told.items() if (any(by) if one.rest else next(iter(by)))}
+        lacking = [] if named and one.methods is None else sorted(told.keys() - named)
+        if lacking:
+            unnamed.append(one.text if one.methods is None else f"{'|'.join(lacking)} {one.text}")
+        lines.extend(_lines(one, told))
+    unmet = [pattern.text for pattern in patterns if id(pattern) not in met]
+    lines.extend(f"no route -> {_worded(pattern)}" for pattern in patterns if id(pattern) not in met)
+    return Coverage(lines, unnamed, unmet)
+
+
+def _meet(one: Route, pattern: Pattern) -> bool:
+    """Whether some path is on both."""
+    a, b = one.shape, pattern.shape
+    if any(x is not None and y is not None and x != y for x, y in zip(a, b, strict=False)):
+        return False
+    return len(a) == len(b) or (one.rest if len(a) < len(b) else pattern.rest)
+
+
+def _share(a: frozenset[str] | None, b: frozenset[str] | None) -> bool:
+    return a is None or b is None or not a.isdisjoint(b) or ("HEAD" in a and "GET" in b)
+
+
+def _methods(one: Route, near: Sequence[Pattern]) -> list[str]:
+    """The methods to ask for; where a route takes any, one that no rule mentions stands for the rest."""
+    if one.methods is not None:
+        return sorted(one.methods)
+    mentioned = frozenset[str]().union(*(pattern.methods or () for pattern in near))
+    others = METHODS - mentioned - {"HEAD"}
+    return [*sorted(mentioned), *sorted(others)[:1]]
+
+
+def _decided(gate: Gate, one: Route, method: str, near: Sequence[Pattern], longest: int) -> dict[Pattern | None, None]:
+    """What decides over the paths of a route: first over one of no special segments, then over parts of them."""
+    found: dict[Pattern | None, None] = {}
+    for pattern in (None, *near):
+        shape = pattern.shape if pattern is not None else ()
+        least = max(len(one.shape), len(shape))
+        most = longest + 1 if one.rest and (pattern is None or pattern.rest) else least
+        for length in range(most, least - 1, -1):
+            path = [
+                next((text for text in (*one.shape[at : at + 1], *shape[at : at + 1]) if text is not None), _FRESH)
+                for at in range(length)
+            ]
+            found[_pattern(gate, method, path, near)] = None
+    return found
+
+
+def _pattern(gate: Gate, method: str, path: Sequence[str], near: Sequence[Pattern]) -> Pattern | None:
+    rule = gate.rule_for(method, "/" + "/".join(path))
+    if rule is None:
+        return None
+    probe = Route("", None, tuple(path), rest=False)
+    asked = {method, "GET"} if method == "HEAD" else {method}
+    fitting = [
+        pattern
+        for pattern in near
+        if pattern.rule is rule and _meet(probe, pattern) and (pattern.methods is None or pattern.methods & asked)
+    ]
+    # Of one rule's several patterns the one that decides is the most specific; all ask for the same.
+    return min(fitting, key=lambda p: (p.rest, [part is None for part in p.shape], p.methods is None))
+
+
+def _lines(one: Route, told: dict[str, dict[Pattern | None, None]]) -> Iterator[str]:
+    several = sorted(told, key=lambda method: ([_text(by) for by in told[method]], list(told).index(method)))
+    stand_in = None if one.methods is not None else list(told)[-1]
+    for _, group in groupby(several, key=lambda method: [_text(by) for by in told[method]]):
+        methods = list(group)
+        decided = told[methods[0]]
+        if one.methods is None and not any(decided) and any(any(by) for by in told.values()):
+            continue  # where a route takes any method, those that no rule names are no news
+        label = "*" if stand_in in methods else "|".join(methods)
+        for place, by in enumerate(decided):
+            if by is None and place:
+                continue
+            yield f"{label} {one.text} -> {_text(by)}{', in part' if place else ''}"
+
+
+def _text(by: Pattern | None) -> str:
+    return _REFUSED if by is None else _worded(by)
+
+
+def _worded(pattern: Pattern) -> str:
+    rule = pattern.rule
+    more = ", %2F passes" if rule.unsafe_encoded_slash else ""
+    if rule.body_limit != 1024 * 1024:
+        more += f", {rule.body_limit} bytes"
+    return f"{rule.requirement!r}{more} by {pattern.text}"
