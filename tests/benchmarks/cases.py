@@ -19,6 +19,7 @@ from bartizan.core.events import AuditEvent
 from bartizan.core.ring import new_root
 from bartizan.gate.patterns import Pattern, Table, segments_of
 from bartizan.operations.upkeep import Upkeep
+from bartizan.types import Decision
 
 Message = MutableMapping[str, Any]
 Calls = Callable[[int], None]
@@ -197,9 +198,9 @@ def empty() -> Case:
 class House:
     """A Bartizan with one secret key, warm. No upkeep thread runs: its share is a row of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, **more: Any) -> None:
         with patch.object(Upkeep, "need", lambda _: None):
-            self.security = Bartizan("memory://", environment="live", secrets=[new_root(bytes)], staleness=300)
+            self.security = Bartizan("memory://", environment="live", secrets=[new_root(bytes)], staleness=300, **more)
         self.key = self.security.blocking.keys.create(org="org_1", kind="secret", scopes={"orders:read"}).key
         self.mangled = self.key[:-1] + ("0" if self.key[-1] != "0" else "1")
         self.security.blocking.keys.authenticate(self.key)
@@ -209,8 +210,12 @@ class House:
                 Rule(["GET /health", "GET /static/**"], allow.untouched()),
                 Rule("GET /v1/status", allow.public()),
                 Rule("GET /v1/orders/{id}", allow.secret_key()),
+                Rule(
+                    "GET /v1/asked/{id}",
+                    allow.secret_key() & allow.when("mine", lambda caller, _: caller.org == "org_1"),
+                ),
                 Rule("GET /orgs/{org}/orders/{id}", allow.secret_key("orders:read")),
-                *(Rule(f"/v1/resource{i}/{{id}}", allow.secret_key()) for i in range(RULES - 4)),
+                *(Rule(f"/v1/resource{i}/{{id}}", allow.secret_key()) for i in range(RULES - 5)),
             ]
         )
 
@@ -226,6 +231,14 @@ class House:
 
 def gated(adapter: str, path: str, status: int = 200, **more: Any) -> Callable[[], Case]:
     return lambda: House().request(adapter, path, status, **more)
+
+
+def observed() -> Case:
+    def observe(decision: Decision) -> None:
+        seen[decision.reason] = seen.get(decision.reason, 0) + 1
+
+    seen: dict[str, int] = {}
+    return House(on_decision=observe).request("asgi", "/v1/orders/17", 200)
 
 
 def floor() -> Case:
@@ -398,6 +411,7 @@ GATE: tuple[tuple[str, str, dict[str, Any], tuple[Bound, ...]], ...] = (
     ("secret key, scope, {org}, query", "/orgs/org_1/orders/17", {"query": b"limit=20&after=b2xk&sort=-created"}, ()),
     ("refused: mangled key, event", "/v1/orders/17", {"status": 401, "mangled": True}, (Bound(8),)),
 )
+ORDINARY = f"ASGI {GATE[2][0]}"
 WSGI_MAY = 1.3  # times what ASGI may
 
 
@@ -418,6 +432,8 @@ def entries() -> dict[str, Entry]:
         for name, path, more, bounds in GATE:
             loose = tuple(bound._replace(limit=round(bound.limit * WSGI_MAY, 2)) for bound in bounds)
             rows[f"WSGI {name}"] = Entry(gated("wsgi", path, **more), BARE_WSGI, loose)
+    rows["ASGI secret key, with on_decision"] = Entry(observed, ORDINARY, (Bound(0.5),))
+    rows["ASGI secret key, with a plain condition"] = Entry(gated("asgi", "/v1/asked/17"), ORDINARY, (Bound(0.5),))
     rows[SEGMENTS] = Entry(segments, EMPTY)
     for kind, forms in (("literal", LITERAL), ("**", REST)):
         few, many = f"match, {RULES} {kind} rules", f"match, {MANY:,} {kind} rules"
@@ -425,6 +441,11 @@ def entries() -> dict[str, Entry]:
         rows[few] = Entry(matching(forms, RULES, asked=RULES), SEGMENTS)
         rows[f"{many}, {RULES} asked for"] = Entry(matching(forms, MANY, asked=RULES), SEGMENTS, ratio)
         rows[f"{many}, all asked for"] = Entry(matching(forms, MANY, asked=MANY), SEGMENTS, ratio)
-    for module, table in (("stamps", "stamp_entries"), ("tokens", "token_entries"), ("webhooks", "webhook_entries")):
+    for module, table in (
+        ("stamps", "stamp_entries"),
+        ("tokens", "token_entries"),
+        ("members", "member_entries"),
+        ("webhooks", "webhook_entries"),
+    ):
         rows |= getattr(import_module(f"benchmarks.{module}"), table)()  # they take their units from here
     return rows
