@@ -1,8 +1,11 @@
 """One application in five frameworks, Django's under WSGI and under ASGI: each route answers with its own path."""
 
+import asyncio
+import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from django.conf import settings  # type: ignore[import-untyped]
 from django.core.handlers.asgi import ASGIHandler  # type: ignore[import-untyped]
@@ -16,6 +19,7 @@ from fastapi.responses import PlainTextResponse as FastText
 from flask import Flask
 from litestar import Litestar, MediaType, get
 from litestar.handlers import HTTPRouteHandler
+from servers import Answer
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -122,3 +126,49 @@ ASGI: dict[str, Build] = {
 }
 WSGI: dict[str, Build] = {"flask": of_flask, "django-wsgi": of_django(WSGIHandler)}
 FRAMEWORKS = {**ASGI, **WSGI}
+
+
+def asked(app: Any, target: str, headers: dict[str, str] | None = None) -> Answer:
+    """The answer to one GET, without a server between."""
+    wsgi = isinstance(app, (Flask, WSGIHandler))
+    return (_asked_wsgi if wsgi else _asked_asgi)(app, target, headers or {})
+
+
+def _asked_asgi(app: Any, target: str, headers: dict[str, str]) -> Answer:
+    raw = target.encode()
+    sent: list[Any] = []
+    scope = {
+        "type": "http", "method": "GET", "path": unquote_to_bytes(raw).decode("utf-8", "replace"), "raw_path": raw,
+        "query_string": b"", "root_path": "", "scheme": "http", "http_version": "1.1", "client": ("127.0.0.1", 1),
+        "server": ("x", 80), "asgi": {"version": "3.0"}, "extensions": {}, "state": {},
+        "headers": [(b"host", b"x"), *((k.lower().encode(), v.encode()) for k, v in headers.items())],
+    }  # fmt: skip
+
+    async def run() -> None:
+        waiting = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> Any:
+            return waiting.pop() if waiting else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await app(scope, receive, send)
+
+    asyncio.run(run())
+    named = {k.decode().lower(): v.decode() for k, v in sent[0]["headers"]}
+    return Answer(sent[0]["status"], named, b"".join(message.get("body", b"") for message in sent[1:]))
+
+
+def _asked_wsgi(app: Any, target: str, headers: dict[str, str]) -> Answer:
+    environ = {
+        "REQUEST_METHOD": "GET", "PATH_INFO": unquote_to_bytes(target).decode("latin-1"), "RAW_URI": target,
+        "SCRIPT_NAME": "", "QUERY_STRING": "", "REMOTE_ADDR": "127.0.0.1", "SERVER_NAME": "x", "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(), "HTTP_HOST": "x",
+        "wsgi.errors": io.StringIO(), **{f"HTTP_{k.upper().replace('-', '_')}": v for k, v in headers.items()},
+    }  # fmt: skip
+    head: list[Any] = []
+    body = app(environ, lambda status, pairs, *_: head.extend([status, pairs]))
+    whole = b"".join(body)
+    getattr(body, "close", lambda: None)()
+    return Answer(int(head[0][:3]), {k.lower(): v for k, v in head[1]}, whole)

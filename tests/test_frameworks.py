@@ -1,18 +1,15 @@
 """One table of requests through five frameworks, with one verdict; and what a rule guards is what the router routes."""
 
-import asyncio
-import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import pytest
 from django.core.handlers.wsgi import WSGIHandler  # type: ignore[import-untyped]
-from frameworks import ASGI, FRAMEWORKS, WSGI, django_site, same, urls
+from frameworks import ASGI, FRAMEWORKS, WSGI, asked, django_site, same, urls
 from hypothesis import given, settings, strategies as st
-from servers import Answer, answered, ask, exchange, serving, wsgi_serving
+from servers import answered, ask, exchange, serving, wsgi_serving
 from test_install import Rewriter
 
 from bartizan import Rule, allow
@@ -221,46 +218,6 @@ def distinct(routes: list[str]) -> list[str]:
     return sorted(named.values(), key=lambda p: [part.startswith("{") for part in p.split("/")])
 
 
-def asked_asgi(app: Any, target: str, headers: dict[str, str]) -> Answer:
-    raw = target.encode()
-    sent: list[Any] = []
-    scope = {
-        "type": "http", "method": "GET", "path": unquote_to_bytes(raw).decode("utf-8", "replace"), "raw_path": raw,
-        "query_string": b"", "root_path": "", "scheme": "http", "http_version": "1.1", "client": ("127.0.0.1", 1),
-        "server": ("x", 80), "asgi": {"version": "3.0"}, "extensions": {}, "state": {},
-        "headers": [(b"host", b"x"), *((k.lower().encode(), v.encode()) for k, v in headers.items())],
-    }  # fmt: skip
-
-    async def run() -> None:
-        waiting = [{"type": "http.request", "body": b"", "more_body": False}]
-
-        async def receive() -> Any:
-            return waiting.pop() if waiting else await asyncio.Event().wait()
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await app(scope, receive, send)
-
-    asyncio.run(run())
-    named = {k.decode().lower(): v.decode() for k, v in sent[0]["headers"]}
-    return Answer(sent[0]["status"], named, b"".join(message.get("body", b"") for message in sent[1:]))
-
-
-def asked_wsgi(app: Any, target: str, headers: dict[str, str]) -> Answer:
-    environ = {
-        "REQUEST_METHOD": "GET", "PATH_INFO": unquote_to_bytes(target).decode("latin-1"), "RAW_URI": target,
-        "SCRIPT_NAME": "", "QUERY_STRING": "", "REMOTE_ADDR": "127.0.0.1", "SERVER_NAME": "x", "SERVER_PORT": "80",
-        "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(), "HTTP_HOST": "x",
-        "wsgi.errors": io.StringIO(), **{f"HTTP_{k.upper().replace('-', '_')}": v for k, v in headers.items()},
-    }  # fmt: skip
-    head: list[Any] = []
-    body = app(environ, lambda status, pairs, *_: head.extend([status, pairs]))
-    whole = b"".join(body)
-    getattr(body, "close", lambda: None)()
-    return Answer(int(head[0][:3]), {k.lower(): v for k, v in head[1]}, whole)
-
-
 @settings(max_examples=60)
 @given(
     st.lists(route, min_size=1, max_size=5).map(distinct),
@@ -280,7 +237,7 @@ def test_one_verdict_and_what_runs_is_what_its_rule_guards(
     for framework, build in FRAMEWORKS.items():
         with build(routes, kit.security.gate(rules), same) as app:
             for text in targets:
-                answer = (asked_asgi if framework in ASGI else asked_wsgi)(app, text, headers)
+                answer = asked(app, text, headers)
                 refused = answer.headers.get("content-type") == "application/problem+json"
                 verdicts[text][framework] = answer.status if refused else 0
                 if answer.status == 200:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import Final, NamedTuple
 
 from bartizan.gate.gate import Gate
@@ -69,14 +68,18 @@ def _meet(one: Route, pattern: Pattern) -> bool:
 
 
 def _share(a: frozenset[str] | None, b: frozenset[str] | None) -> bool:
-    return a is None or b is None or not a.isdisjoint(b) or ("HEAD" in a and "GET" in b)
+    return a is None or b is None or not _heads(a).isdisjoint(_heads(b))
+
+
+def _heads(methods: frozenset[str]) -> frozenset[str]:
+    return methods | {"HEAD"} if "GET" in methods else methods
 
 
 def _methods(one: Route, near: Sequence[Pattern]) -> list[str]:
     """The methods to ask for; where a route takes any, one that no rule mentions stands for the rest."""
-    if one.methods is not None:
-        return sorted(one.methods)
     mentioned = frozenset[str]().union(*(pattern.methods or () for pattern in near))
+    if one.methods is not None:
+        return sorted(one.methods | (_heads(one.methods) & mentioned))
     others = METHODS - mentioned - {"HEAD"}
     return [*sorted(mentioned), *sorted(others)[:1]]
 
@@ -113,18 +116,17 @@ def _pattern(gate: Gate, method: str, path: Sequence[str], near: Sequence[Patter
 
 
 def _lines(one: Route, told: dict[str, dict[Pattern | None, None]]) -> Iterator[str]:
-    several = sorted(told, key=lambda method: ([_text(by) for by in told[method]], list(told).index(method)))
+    groups: dict[tuple[Pattern | None, ...], list[str]] = {}
+    for method, by_path in told.items():
+        groups.setdefault(tuple(by_path), []).append(method)
     stand_in = None if one.methods is not None else list(told)[-1]
-    for _, group in groupby(several, key=lambda method: [_text(by) for by in told[method]]):
-        methods = list(group)
-        decided = told[methods[0]]
-        if one.methods is None and not any(decided) and any(any(by) for by in told.values()):
+    for decided, methods in groups.items():
+        if one.methods is None and not any(decided) and len(groups) > 1:
             continue  # where a route takes any method, those that no rule names are no news
         label = "*" if stand_in in methods else "|".join(methods)
         for place, by in enumerate(decided):
-            if by is None and place:
-                continue
-            yield f"{label} {one.text} -> {_text(by)}{', in part' if place else ''}"
+            if by is not None or not place:
+                yield f"{label} {one.text} -> {_text(by)}{', in part' if place else ''}"
 
 
 def _text(by: Pattern | None) -> str:
