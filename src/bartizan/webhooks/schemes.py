@@ -13,6 +13,7 @@ from bartizan.webhooks.providers import HOOK0_COVERED, Provider
 LONGEST_SIGNATURE: Final = 4096  # bytes of a signature header
 MOST_CODES: Final = 32  # codes in it; a thousand of them would be compared in vain
 DIGITS: Final = 12  # of a time: until the year 33658
+USUAL_DIGITS: Final = 10  # from 2001 to 2286
 
 LONGEST_ID: Final = 256
 _NAME = pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -23,14 +24,15 @@ Headers = Mapping[str, str] | Mapping[str, Any] | Iterable[tuple[str, str]] | It
 # What stands before the body, the codes of HMACs and of Ed25519 signatures, signed id and time, unsigned headers.
 Read = tuple[bytes, Sequence[str], Sequence[str], str | None, int | None, Mapping[str, str]]
 _NONE: Mapping[str, str] = {}
+_MISSING = Reason.HEADER_MISSING  # to look a member of an enumeration up costs as much as to look for a header
 
 
 class Scheme:
     """A provider's row, made ready."""
 
     __slots__ = (
-        "_asymmetric", "_covers", "_first", "_id", "_id_first", "_label", "_lengths", "_names", "_only", "_parts",
-        "_quick", "_second", "_signature", "_symmetric", "_third", "_time", "_timed", "_unsigned", "_wire",
+        "_asymmetric", "_covers", "_first", "_id", "_label", "_lengths", "_names", "_parts", "_second", "_signature",
+        "_symmetric", "_third", "_time", "_timed", "_unsigned", "_usual", "_wire",
         "provider", "signature_width", "sizes", "width",
     )  # fmt: skip
 
@@ -53,15 +55,13 @@ class Scheme:
         self._names: dict[Any, str] = {**{name: name for name in names}, **{name.encode(): name for name in names}}
         self._lengths = frozenset(map(len, names))
         self._label = provider.label + ("," if provider.layout == "spaced" else "")
-        # One code of ours and nothing else is what a signature header mostly is; that long it is then.
-        plain = provider.layout in {"spaced", "plain"} and symmetric and provider.algorithm != "ed25519"
-        self._only = len(self._label) + self.width if plain else -1
-        # Three headers in a dict with names in lower case, and nothing else to look for: nobody has to search.
-        self._quick = bool(self._time and self._id and not self._unsigned)
         self._covers = provider.covered_id is not None
         self._timed = "timestamp" in provider.slots
         self._first, self._second, self._third, *_ = (*provider.literals, "", "")
-        self._id_first = provider.slots[:2] == ["id", "timestamp"]
+        # Where three headers say it all, and one code of ours is what a signature header mostly is: its length then.
+        plain = provider.layout in {"spaced", "plain"} and symmetric and provider.algorithm != "ed25519"
+        three = provider.slots[:2] == ["id", "timestamp"] and not self._unsigned
+        self._usual = len(self._label) + self.width if plain and three else 0
         self._parts = tuple(name for name in provider.slots if name in {"id", "timestamp"})
 
     def prefix(self, identity: str | None, time: str | None) -> bytes:
@@ -74,63 +74,65 @@ class Scheme:
             return self._first.encode()
         return f"{self._first}{identity if parts[0] == 'id' else time}{self._second}".encode()
 
-    def read(self, headers: Headers, now: float, tolerance: int) -> Read:  # noqa: PLR0915 - checks in their order
+    def read(self, headers: Headers, now: float, tolerance: int) -> Read:
         """All that the headers say, or the refusal that they are enough for."""
-        signature: Any = None
-        time: Any = None
-        identity: Any = None
-        unsigned = _NONE
-        again: Headers = headers
-        if self._quick:
+        if self._usual:
+            # What a message mostly is: names in lower case, one code of ours, and nothing odd in any of the three. What
+            # is not exactly so is read with care, which also finds out what is wrong with it.
+            signature: Any = None
+            time: Any = None
+            identity: Any = None
             if type(headers) is dict:
                 signature, time, identity = headers.get(self._signature), headers.get(self._time), headers.get(self._id)
             elif type(headers) is list:
                 signature, time, identity = self._from_wire(headers)
-        if not type(signature) is type(time) is type(identity) is str:
-            if self._covers:
-                again = headers = _pairs(headers)
-            signature, time, identity, unsigned = self._found(headers)
-            if signature is None:
-                raise MalformedWebhook(Reason.HEADER_MISSING)
-        codes: Sequence[str]
-        signatures: Sequence[str] = ()
-        covered: str | None = None
-        size = len(signature)
-        if size > LONGEST_SIGNATURE or not signature.isascii():
+            if type(signature) is type(time) is type(identity) is str:
+                prefix = f"{self._first}{identity}{self._second}{time}{self._third}"
+                code = signature.removeprefix(self._label)
+                if (
+                    len(signature) == self._usual
+                    and len(code) == self.width
+                    and code.isascii()
+                    and prefix.isascii()
+                    and len(time) == USUAL_DIGITS
+                    and time.isdigit()
+                    and time[0] != "0"
+                    and identity.isidentifier()
+                    and len(identity) <= LONGEST_ID
+                    and -tolerance <= now - (moment := int(time)) <= tolerance
+                ):
+                    return prefix.encode(), (code,), (), identity, moment, _NONE
+        return self._read_with_care(headers, now, tolerance)
+
+    def _read_with_care(self, headers: Headers, now: float, tolerance: int) -> Read:
+        if self._covers:
+            headers = _pairs(headers)
+        signature, time, identity, unsigned = self._found(headers)
+        if signature is None:
+            raise MalformedWebhook(_MISSING)
+        if len(signature) > LONGEST_SIGNATURE or not signature.isascii():
             raise MalformedWebhook(Reason.MALFORMED_HEADER)
-        alone = size == self._only and signature.startswith(self._label)
-        if alone:
-            codes = (signature[len(self._label) :],)
-        else:
-            time_field, covered, codes, signatures = self._codes(signature)
-            if time_field is not None:
-                time = time_field
+        time_field, covered, codes, signatures = self._codes(signature)
+        if time_field is not None:
+            time = time_field
         moment: int | None = None
         if self._timed:
             if time is None:
-                raise MalformedWebhook(Reason.HEADER_MISSING)
-            if len(time) > DIGITS or not (time.isdigit() and time.isascii()):
+                raise MalformedWebhook(_MISSING)
+            if len(time) > DIGITS or not (time.isdigit() and time.isascii()) or (time[0] == "0" and time != "0"):
                 raise MalformedWebhook(Reason.MALFORMED_TIMESTAMP)
             moment = int(time)
-            if time[0] == "0" and time != "0":
-                raise MalformedWebhook(Reason.MALFORMED_TIMESTAMP)
             if not -tolerance <= now - moment <= tolerance:  # so written, it refuses at a clock that tells NaN
                 raise StaleWebhook(Reason.TIMESTAMP_TOO_OLD if now > moment else Reason.TIMESTAMP_IN_FUTURE)
         if self._id:
             if identity is None:
-                raise MalformedWebhook(Reason.HEADER_MISSING)
-            # Most ids are letters, digits and underscores: then nothing else has to be looked for.
-            if len(identity) > LONGEST_ID or not ((identity.isidentifier() and identity.isascii()) or is_id(identity)):
+                raise MalformedWebhook(_MISSING)
+            if not is_id(identity):
                 raise MalformedWebhook(Reason.MALFORMED_HEADER)
-        if not alone:
-            codes, signatures = self._possible(codes, signatures)
-        prefix = (
-            f"{self._first}{identity}{self._second}{time}{self._third}".encode()
-            if self._id_first
-            else self.prefix(identity, time)
-        )
+        codes, signatures = self._possible(codes, signatures)
+        prefix = self.prefix(identity, time)
         if covered is not None:
-            more, identity = self._covered(covered, again, unsigned)
+            more, identity = self._covered(covered, headers, unsigned)
             prefix += more
         return prefix, codes, signatures, identity, moment, unsigned
 
