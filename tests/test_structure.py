@@ -71,6 +71,7 @@ VERIFIERS = {
     "credentials.links",
     "access.carry",
     "access.guards",
+    "access.roles",
     "core.context",
     "gate.doors",
 }  # and `testing`, for tests

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol
 
 from bartizan.access.carry import Carrier, Job
+from bartizan.access.roles import Roles
 from bartizan.core.drive import Blocking, blocking, run
 from bartizan.core.once import Claim, Claiming, Once
 from bartizan.core.principal import Principal
@@ -58,6 +59,14 @@ class BlockingSessions(Blocking):
     enable_subject: Final = blocking(Sessions.enable_subject)
     disable_org: Final = blocking(Sessions.disable_org)
     enable_org: Final = blocking(Sessions.enable_org)
+
+
+class BlockingRoles(Blocking):
+    """`Roles` for WSGI, scripts and the command line."""
+
+    define: Final = blocking(Roles.define)
+    remove: Final = blocking(Roles.remove)
+    list: Final = blocking(Roles.list)
 
 
 class BlockingSigningKeys(Blocking):
@@ -160,6 +169,11 @@ class BlockingBartizan:
     def webhook_endpoints(self) -> BlockingWebhookEndpoints:
         """As `Bartizan.webhook_endpoints`."""
         return BlockingWebhookEndpoints(self._shared.blocking_side.endpoints)
+
+    @property
+    def roles(self) -> BlockingRoles:
+        """As `Bartizan.roles`."""
+        return BlockingRoles(self._shared.blocking_side.roles)
 
     @property
     def once(self) -> BlockingOnce:

@@ -6,12 +6,15 @@ delivery can be sent again for ever; only `unsafe_` names of the verifier reach 
 
 from typing import TYPE_CHECKING
 
+from bartizan.access.roles import ROLES as DASHBOARD
 from bartizan.webhooks.keys import Secrets
 from bartizan.webhooks.providers import Provider
 from bartizan.webhooks.signer import WebhookSigner
 
 if TYPE_CHECKING:
     from bartizan.webhooks.delivery import WebhookPolicy
+
+ROLES = DASHBOARD  # what dashboard users may do ("Team members")
 
 # Seconds before each attempt after the one before it: 44.6 hours over eight attempts.
 WEBHOOK_SCHEDULE = (0, 60, 300, 1_800, 7_200, 21_600, 43_200, 86_400)

@@ -1,10 +1,12 @@
 """What the services of one `Bartizan` share, and the services of its two forms; `wiring` gives them to a service."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from typing import Any, Literal
 
 from bartizan.access.carry import Carrier, Home, Job, behind, job
+from bartizan.access.role_stage import RoledMembers
+from bartizan.access.roles import Roles, RoleSet, checked_roles
 from bartizan.audit.journal import MutedJournal, OutboxJournal
 from bartizan.core.address import Clients, ForwardingHeader
 from bartizan.core.cache import Cache
@@ -72,6 +74,10 @@ class Side:
         self._once: Once | None = None
         self._endpoints: WebhookEndpoints | None = None
         self.members: Issuers = shared.outside.form(fetch, waits)
+        self.roles: Roles = Roles(
+            builtin=shared.roles, backend=backend, waits=waits, environment=shared.environment, clock=shared.clock,
+            cache=shared.roles_cache, journal=shared.journal,
+        )  # fmt: skip
         if backend is not None:
             self._once = Once(
                 backend=backend, waits=waits, environment=shared.environment, clock=shared.clock,
@@ -160,7 +166,8 @@ class Side:
         """What can be verified here."""
         found: list[Authenticator] = []
         if self.members.known:  # before the consumers', who take every token that names no issuer of these
-            found.append(MemberAuthenticator(self.members, environments, rest=self._tokens is None))
+            members = MemberAuthenticator(self.members, environments, rest=self._tokens is None)
+            found.append(RoledMembers(members, self.roles))
         if self._keys is not None:
             found += [KeyAuthenticator(self._keys, kind, environments, self._clients) for kind in KINDS]
         if self._sessions is not None:
@@ -207,6 +214,7 @@ class Shared:
         proxy_header: ForwardingHeader,
         browser_leak: Literal["report", "revoke"],
         publishable_writes: Collection[str],
+        roles: Mapping[str, Collection[str]],
         on_decision: Callable[[Decision], None] | None,
         clock: Callable[[], int] | None,
         journal: type[OutboxJournal],
@@ -221,6 +229,8 @@ class Shared:
             None if ring is None else KeyFormat.over(ring, environment=environment, key_prefix=key_prefix)
         )
         self.cache: Cache[Entry] = Cache(clock=self.clock, staleness=staleness)
+        self.roles: RoleSet = RoleSet(checked_roles(roles))
+        self.roles_cache: Cache[RoleSet] = Cache(clock=self.clock, staleness=staleness)
         self.sessions_cache: Cache[Any] = Cache(clock=self.clock, staleness=staleness, size=SIZE)
         self.upkeep: Upkeep = Upkeep()
         self.journal: OutboxJournal = journal(self.clock, wake=self.upkeep.need)

@@ -1,10 +1,11 @@
 """`Bartizan`: the one object that a service holds."""
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bartizan.access.carry import Job
+from bartizan.access.roles import ROLES, Roles
 from bartizan.audit.journal import OutboxJournal
 from bartizan.blocking import BlockingBartizan
 from bartizan.core.address import ForwardingHeader
@@ -42,7 +43,8 @@ class Bartizan:
     let members in; `staleness` is how many seconds a cached answer may be old (0 to 300); `workers` is how many
     processes serve; `proxy_hops` is how many proxies stand before it, each of which appends the address that it saw to
     `proxy_header`; `browser_leak` is what becomes of a secret key that a web page sent, besides its refusal;
-    `publishable_writes` are the scopes that a publishable key may hold besides those of reading;
+    `publishable_writes` are the scopes that a publishable key may hold besides those of reading; `roles` are the scopes
+    of each role of members, beside those that an organization defines (`Bartizan.roles`);
     `on_decision` sees every verdict; `webhooks` is how messages are sent.
     Only what is used is asked for: `keys` needs `url` and `secrets`, a gate of open rules neither.
     """
@@ -67,6 +69,7 @@ class Bartizan:
         proxy_header: ForwardingHeader = "x-forwarded-for",
         browser_leak: Literal["report", "revoke"] = "report",
         publishable_writes: Collection[str] = (),
+        roles: Mapping[str, Collection[str]] = ROLES,
         on_decision: Callable[[Decision], None] | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
@@ -84,6 +87,7 @@ class Bartizan:
             proxy_header=proxy_header,
             browser_leak=browser_leak,
             publishable_writes=publishable_writes,
+            roles=roles,
             on_decision=on_decision,
             clock=clock,
             journal=self._journal,
@@ -127,6 +131,11 @@ class Bartizan:
     def webhook_endpoints(self) -> WebhookEndpoints:
         """Whom webhooks are sent to: create, rotate, disable, deliver."""
         return self._shared.side.endpoints
+
+    @property
+    def roles(self) -> Roles:
+        """What members may do by name: define, remove, list, for each organization."""
+        return self._shared.side.roles
 
     @property
     def once(self) -> Once:

@@ -8,7 +8,7 @@ import pytest
 
 from bartizan.core.request import Request
 from bartizan.errors import Unauthenticated
-from bartizan.gate.doors import Identified, Authenticator
+from bartizan.gate.doors import Authenticator, Identified
 
 HOSTILE = (
     b"", b" ", b"\x00", b"\xff\xfe", b"=" * 64, b"a" * 100_000, b"Basic", b"Basic ", b"Bearer", b"Negotiate \xff",
