@@ -20,7 +20,7 @@ from bartizan.core.ports import Fetch, SteppedClock, Waits
 from bartizan.core.principal import MemberPrincipal
 from bartizan.credentials.issuer_keys import ABSENT, COOLDOWN, FRESH, STALEST, IssuerKeys, Issuers, Outside
 from bartizan.credentials.issuers import DISCOVERY, Issuer
-from bartizan.errors import BartizanError, InvalidToken, Misuse, Reason, Unavailable
+from bartizan.errors import BartizanError, InvalidToken, Reason, Unavailable
 from bartizan.outbound import BlockingFetch, Outbound, ThreadedFetch
 from bartizan.stores.waits import AsyncWaits, BlockingWaits, Threads
 from bartizan.testing import FakeClock
@@ -34,8 +34,9 @@ class Noted:
     def __init__(self) -> None:
         self.events: list[AuditEvent] = []
 
-    def note(self, event: AuditEvent, /) -> None:
+    def note(self, event: AuditEvent, /) -> str:
         self.events.append(event)
+        return ""
 
     def within(self, event: AuditEvent, /) -> tuple[()]:
         return ()
@@ -143,11 +144,19 @@ def test_keys_of_the_program_are_never_fetched() -> None:
     assert world.fetched == []
 
 
-def test_keys_that_nothing_fetches_are_misuse() -> None:
+def test_a_form_that_fetches_nothing_has_what_is_held() -> None:
     world = World()
-    with pytest.raises(Misuse):
-        run(world.form(None, BlockingWaits()).authenticate(world.token().encode()))
-    assert world.keys.busy is False
+    quiet = world.form(None, BlockingWaits())
+    with pytest.raises(Unavailable):
+        run(quiet.authenticate(world.token().encode()))
+    assert (world.keys.busy, world.fetched) == (False, [])
+    world.member()
+    assert run(quiet.authenticate(world.token().encode())).subject == "user_1"
+    world.clock.advance(FRESH)
+    assert run(quiet.authenticate(world.token().encode())).subject == "user_1"
+    run(quiet.revalidate())
+    assert world.keys.wanted
+    assert world.fetched == [METADATA, KEYS]
 
 
 def test_a_url_with_a_slash_at_its_end() -> None:

@@ -21,8 +21,9 @@ from bartizan.testing import FakeClock
 
 
 class Silent:
-    def note(self, event: AuditEvent, /) -> None:
+    def note(self, event: AuditEvent, /) -> str:
         """Nobody listens."""
+        return ""
 
     def within(self, event: AuditEvent, /) -> tuple[()]:
         return ()

@@ -233,8 +233,9 @@ class Source:
         known = Outside([issuer], environment="live", clock=SteppedClock(self.clock), journal=self, wake=lambda: None)
         self.issuers = known.form(self.fetch, BlockingWaits())
 
-    def note(self, event: Any, /) -> None:
+    def note(self, event: Any, /) -> str:
         """Nobody listens."""
+        return ""
 
     def within(self, event: Any, /) -> tuple[()]:
         return ()

@@ -259,9 +259,22 @@ def peers(algorithm: str) -> Iterator[tuple[str, Callable[[], Case]]]:
         )
         return calling(lambda: registry.validate(module.decode(mine, loaded, algorithms=[name]).claims))
 
+    def authlib() -> Case:
+        with patch("warnings.warn"):  # it sends its users to joserfc
+            module = import_module("authlib.jose")
+        reader, loaded = module.JsonWebToken([algorithm]), module.JsonWebKey.import_key(dict(jwk))
+        options = {
+            "iss": {"essential": True, "value": CLAIMS["iss"]},
+            "aud": {"essential": True, "value": "shop-api"},
+            "exp": {"essential": True},
+        }
+        return calling(lambda: reader.decode(token, loaded, claims_options=options).validate())
+
     yield f"PyJWT, {algorithm}", pyjwt
     if find_spec("joserfc") is not None:
         yield f"joserfc, {algorithm}", joserfc
+    if find_spec("authlib") is not None:
+        yield f"authlib, {algorithm}", authlib
 
 
 def token_entries() -> dict[str, Entry]:

@@ -4,8 +4,7 @@ The only place where bytes become text. Whatever is accepted re-encodes to the s
 """
 
 import json
-from base64 import urlsafe_b64encode
-from binascii import a2b_base64
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any, NoReturn
@@ -17,8 +16,9 @@ ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PAIRS = tuple((a + b).encode() for a in ALPHABET for b in ALPHABET)
 _VALUES = {c: i for i, c in enumerate(ALPHABET)}
 _STANDARD = bytes.maketrans(b"-_", b"+/")
+_URL = bytes.maketrans(b"+/", b"-_")
+_PADDING = (b"", b"==", b"==", b"=")
 _LAST = ("", "", "AQgw", "AEIMQUYcgkosw048")
-_PADDING = ("", "", "==", "=")
 _URL_SAFE = (ALPHABET + "-_").encode()
 DEEPEST = 32  # levels of arrays and objects in JSON from elsewhere
 _canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode  # made once
@@ -68,7 +68,7 @@ def check_of(data: bytes) -> bytes:
 
 def base64url(data: bytes) -> str:
     """`data` in the URL-safe alphabet, without padding (RFC 4648 section 5)."""
-    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return b2a_base64(data, newline=False).translate(_URL).rstrip(b"=").decode("ascii")
 
 
 def is_base64url(text: str) -> bool:
@@ -83,13 +83,13 @@ def is_base64url(text: str) -> bool:
 
 def unbase64url(text: str) -> bytes | None:
     """The bytes that `base64url` would write as exactly `text`, or None where there are none."""
-    return a2b_base64((text + _PADDING[len(text) % 4]).encode().translate(_STANDARD)) if is_base64url(text) else None
+    return loose_base64url(text.encode()) if is_base64url(text) else None
 
 
 def loose_base64url(text: bytes) -> bytes:
-    """What `unbase64url` gives, and something or nothing where it gives None: to look at, never to take."""
+    """What `unbase64url` gives, and something or nothing where it gives None: to look at, or after `is_base64url`."""
     try:
-        return a2b_base64(text.translate(_STANDARD) + b"==")
+        return a2b_base64(text.translate(_STANDARD) + _PADDING[len(text) % 4])
     except ValueError:
         return b""
 
@@ -112,7 +112,9 @@ def parsed(data: bytes) -> Any:
     """
     text = data.decode("utf-8")
     try:
-        value = _STRICT.decode(text)
+        value, end = _STRICT.raw_decode(text) if text[:1] in ("{", "[") else (None, -1)
+        if end != len(text):  # there is white space
+            value = _STRICT.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if text.count("[") + text.count("{") > DEEPEST:

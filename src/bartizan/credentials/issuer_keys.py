@@ -32,6 +32,7 @@ TAIL = 64  # characters of a signature, by which a token that verified is known 
 MENTIONS = 8  # of an `iss` in a payload that are looked at; `act` (RFC 8693) has one of its own
 
 NEVER = -(2**62)
+_NOBODY: "tuple[bytes, IssuerKeys | None]" = b"", None
 _MENTION = pattern(rb'"iss"[ \t\r\n]{0,9}:[ \t\r\n]{0,9}"([^"]*)"')
 
 
@@ -135,7 +136,7 @@ class Outside:
         self.fetches: bool = any(not isinstance(each.jwks, Mapping) for each in issuers)
 
     def form(self, fetch: Fetch | None, waits: Waits) -> "Issuers":
-        """The service of one form; only where nothing `fetches` it needs no `fetch`."""
+        """The service of one form; without `fetch` it has the keys that are given or held, and no others."""
         return Issuers(self, fetch=fetch, waits=waits)
 
 
@@ -151,7 +152,7 @@ class Issuers:
         self._waits = waits
         self._by_url = {url.encode(): keys for url, keys in outside.known.items()}
         self._routes: dict[bytes, IssuerKeys] = {}
-        self._last: tuple[bytes, IssuerKeys | None] = b"", None
+        self._last = _NOBODY
         self._only: IssuerKeys | None = next(iter(self.known.values())) if len(self.known) == 1 else None
 
     def named(self, presented: bytes) -> IssuerKeys | None:
@@ -172,36 +173,41 @@ class Issuers:
         """The member that a token stands for; `InvalidToken`, or `Unavailable` where its issuer's keys are."""
         if len(presented) > MOST_BYTES:
             raise InvalidToken(Reason.MALFORMED_TOKEN)
-        keys = self._only
-        if keys is not None:
-            return await self._member(keys, presented.decode("latin-1"))
-        keys = self.named(presented)
-        self._last = b"", None
-        if keys is None:
-            raise InvalidToken(Reason.WRONG_ISSUER)
-        member = await self._member(keys, presented.decode("latin-1"))
         tail = presented[-TAIL:]
-        if tail not in self._routes:
+        route = self._only or self._routes.get(tail)
+        keys = route or self._once_named(presented)
+        token, now = presented.decode("latin-1"), self.clock.seconds()
+        held = keys.current(now)
+        member: MemberPrincipal | None = None
+        try:
+            if held is not None:
+                member = keys.member(token, held, now)
+        except InvalidToken as error:
+            unknown = error.reason is Reason.UNKNOWN_SIGNING_KEY
+            if not unknown or not keys.askable(now) or keys.absent.get(_kid_of(token)):
+                raise
+        if member is None:
+            member = await self._asked(keys, token, held, now)
+        if route is None:
             if len(self._routes) >= MANY_ROUTES:
                 self._routes.clear()
             self._routes[tail] = keys
         return member
 
-    async def _member(self, keys: IssuerKeys, token: str) -> MemberPrincipal:
-        now = self.clock.seconds()
-        held = keys.current(now)
-        if held is not None:
-            try:
-                return keys.member(token, held, now)
-            except InvalidToken as error:
-                if error.reason is not Reason.UNKNOWN_SIGNING_KEY or not keys.askable(now):
-                    raise
-                if keys.absent.get(_kid_of(token)):
-                    raise
-        elif not keys.askable(now):
+    def _once_named(self, presented: bytes) -> IssuerKeys:
+        keys = self.named(presented)
+        self._last = _NOBODY
+        if keys is None:
+            raise InvalidToken(Reason.WRONG_ISSUER)
+        return keys
+
+    async def _asked(self, keys: IssuerKeys, token: str, held: KeySet | None, now: int) -> MemberPrincipal:
+        """The member, after a fetch: nothing that is held answers."""
+        fetch = self._fetch
+        if fetch is None or (held is None and not keys.askable(now)):
             raise Unavailable(Reason.ENDPOINT_FAILED)
         mark = keys.absent.begin()
-        await self._waits.shared(f"issuer {keys.issuer.url}", lambda: self._refresh(keys))
+        await self._waits.shared(f"issuer {keys.issuer.url}", lambda: self._refresh(keys, fetch))
         now = self.clock.seconds()
         newer = keys.current(now)
         if newer is None:
@@ -219,16 +225,16 @@ class Issuers:
     async def revalidate(self) -> None:
         """Fetch again what was used after it had grown stale. For the upkeep thread."""
         for keys in self.known.values():
-            if keys.wanted:
-                await self._refresh(keys)
+            if keys.wanted and self._fetch is not None:
+                await self._refresh(keys, self._fetch)
 
-    async def _refresh(self, keys: IssuerKeys) -> None:
+    async def _refresh(self, keys: IssuerKeys, fetch: Fetch) -> None:
         began = self.clock.seconds()
         if not keys.begin(began):
             return
         found: KeySet | None = None
         try:
-            found = await self._loaded(keys.issuer)
+            found = await self._loaded(keys.issuer, fetch)
         except Misuse:
             raise
         except (Unavailable, ValueError) as error:  # no answer, or one that is no JSON and no JWKS
@@ -246,11 +252,9 @@ class Issuers:
         finally:
             keys.end(found, began)
 
-    async def _loaded(self, issuer: Issuer) -> KeySet:
-        if self._fetch is None:
-            raise Misuse("these issuers have no keys of their own, and nothing to fetch them with")
-        jwks = issuer.jwks if isinstance(issuer.jwks, str) else await self._discovered(self._fetch, issuer)
-        return published_key_set(await self._fetch(jwks, issuer.endpoint), issuer.algorithms)
+    async def _loaded(self, issuer: Issuer, fetch: Fetch) -> KeySet:
+        jwks = issuer.jwks if isinstance(issuer.jwks, str) else await self._discovered(fetch, issuer)
+        return published_key_set(await fetch(jwks, issuer.endpoint), issuer.algorithms)
 
     async def _discovered(self, fetch: Fetch, issuer: Issuer) -> str:
         """The `jwks_uri` of an issuer's metadata, whose `issuer` is exactly it (OpenID Connect Discovery 4.3)."""

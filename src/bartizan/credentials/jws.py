@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm, ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
 from jwt.exceptions import PyJWTError
 
-from bartizan.core.encoding import base64url, canonical, is_base64url, parsed, unbase64url
+from bartizan.core.encoding import base64url, canonical, is_base64url, loose_base64url, parsed, unbase64url
 from bartizan.core.ring import Subkey
 from bartizan.credentials.weak_keys import UnusableKey, checked_numbers
 from bartizan.errors import InvalidToken, Misuse, Reason
@@ -317,12 +317,13 @@ class Reader:
         signature = unbase64url(third)
         if not signature or not is_base64url(second):
             raise InvalidToken(Reason.MALFORMED_TOKEN)
-        key.check(f"{first}.{second}".encode("ascii"), signature)
+        message = f"{first}.{second}".encode("ascii")
+        key.check(message, signature)
         if header is None:
             if len(self._known) >= 64:
                 self._known.clear()
             self._known[first] = algorithm, kid
-        return key, unbase64url(second) or b""  # what is long work on junk comes last
+        return key, loose_base64url(message[len(first) + 1 :])  # what is long work on junk comes last
 
     def _header(self, segment: str) -> tuple[str, str | None]:
         data = unbase64url(segment)
