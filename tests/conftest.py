@@ -15,9 +15,6 @@ with contextlib.suppress(ImportError):  # the sessions `docs` and `minimal` inst
 def no_gate_ran_yet() -> None:
     """A test that asks a gate itself, without an adapter, leaves the verdict's callers behind."""
     with contextlib.suppress(ImportError):  # a session may have no more than it needs
-        from bartizan.core.context import current_unit
-        from bartizan.core.principal import NO_GATE, callers, passage_method
+        from bartizan.core.principal import NOWHERE, current_unit
 
-        callers.set(NO_GATE)
-        passage_method.set(None)
-        current_unit.set(None)
+        current_unit.set(NOWHERE)

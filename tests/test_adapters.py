@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from bartizan import Misuse, Rule, allow, asgi, current_principal, wsgi
 from bartizan.core.passage import Admit
-from bartizan.core.principal import callers
+from bartizan.core.principal import current_unit
 from bartizan.errors import NotFound, Unauthenticated, Unavailable, WrongCredential
 from bartizan.integrations import starlette
 from bartizan.testing import Kit
@@ -321,7 +321,7 @@ def test_public_after_unclosed_private() -> None:
     def one_thread() -> None:
         private = iter(middleware(environ_of("/secret", headers_of(key)), lambda *_: None))
         next(private)  # and never closed
-        assert not callers.get(())
+        assert not current_unit.get().callers
         public = iter(middleware(environ_of("/public"), lambda *_: None))
         next(public)
         next(private)  # steps of two requests, one after the other in one thread

@@ -19,7 +19,7 @@ from starlette.routing import Mount, Route
 from bartizan import Misuse, Rule, allow, asgi, current_principal, wsgi
 from bartizan.core.cache import Cache
 from bartizan.core.drive import run
-from bartizan.core.principal import callers
+from bartizan.core.principal import current_unit
 from bartizan.core.tables import ANYTHING, Update
 from bartizan.credentials.key_rows import KEYS
 from bartizan.errors import InvalidKey, InvalidRequest, NotFound, Reason
@@ -273,7 +273,7 @@ def test_a_job_is_entered_once() -> None:
         with pytest.raises(Misuse, match="once"), nightly:
             pass
         assert current_principal().actor == "job:nightly"
-    assert not callers.get(())
+    assert not current_unit.get().callers
     with pytest.raises(Misuse, match="once"), nightly:
         pass
 

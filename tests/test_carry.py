@@ -11,7 +11,7 @@ from servers import ask, serving
 
 from bartizan import Bartizan, JobPrincipal, Misuse, Rule, allow, current_principal
 from bartizan.asgi import GateMiddleware
-from bartizan.core.principal import NOBODY, callers
+from bartizan.core.principal import NOBODY, Presence, current_unit
 from bartizan.core.ring import new_root
 from bartizan.errors import BartizanError, InvalidCode, InvalidKey, Reason, Unauthenticated
 from bartizan.testing.kit import Kit, acting_as, headers_of
@@ -40,7 +40,7 @@ def carried_by(kit: Kit, issued: IssuedKey, *, name: str = "report", **more: Any
 def test_a_job_takes_up_what_was_carried(kit: Kit, kind: Any) -> None:
     issued = kit.key(org="org_1", kind=kind, scopes={"a:read", "c:read"})
     text = carried_by(kit, issued)
-    before = callers.get(None)
+    before = current_unit.get()
     assert issued.key not in text
     with kit.security.resume(text, name="report") as job:
         assert current_principal() is job
@@ -49,7 +49,7 @@ def test_a_job_takes_up_what_was_carried(kit: Kit, kind: Any) -> None:
         assert (job.name, job.actor, job.expires_at) == ("report", "job:report", kit.clock() + 3600)
         assert job.origin == f"{'sk' if kind == 'secret' else 'pk'}_test_{issued.record.id}"
         kit.security.blocking.recheck(job)
-    assert callers.get(None) is before
+    assert current_unit.get() is before
     with kit.security.blocking.resume(text, name="report") as again:
         assert again.org == "org_1", "queues deliver twice"
     assert [(e.name, e.org, e.actor, e.target) for e in kit.events[1:3]] == [
@@ -149,10 +149,10 @@ def test_it_ends_with_its_key(kit: Kit) -> None:
 def test_nobody_and_a_job_without_organization_carry_nothing(kit: Kit) -> None:
     with pytest.raises(Misuse, match="no gate ran"):
         Context().run(kit.security.carry, name="report")
-    token = callers.set(NOBODY)
+    token = current_unit.set(Presence(NOBODY))
     with pytest.raises(Unauthenticated):
         kit.security.carry(name="report")
-    callers.reset(token)
+    current_unit.reset(token)
     with kit.security.job("sweep"), pytest.raises(Misuse, match="organization"):
         kit.security.carry(name="report")
 

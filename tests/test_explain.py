@@ -226,11 +226,11 @@ def test_it_fetches_nothing() -> None:
 
 
 def test_nobody_is_current_afterwards() -> None:
-    from bartizan.core.principal import NO_GATE, callers
+    from bartizan.core.principal import NOWHERE, current_unit
 
     async def asked() -> bool:
         await PLACE.gate.explain("GET", "/orders/1", {"Authorization": f"Bearer {PLACE.good.key}"})
-        return callers.get(NO_GATE) is NO_GATE
+        return current_unit.get() is NOWHERE
 
     assert asyncio.run(asked())
 

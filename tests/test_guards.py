@@ -9,7 +9,7 @@ from servers import ask, serving, wsgi_serving
 
 from bartizan import ConsumerPrincipal, Guard, Misuse, NotFound, OrgAccess, Rule, allow, current_principal
 from bartizan.core.context import current_context
-from bartizan.core.principal import Principal, callers
+from bartizan.core.principal import Presence, Principal, current_unit
 from bartizan.errors import BartizanError, MissingScope, Reason, Unauthenticated
 from bartizan.integrations.fastapi import install
 from bartizan.testing import Kit, acting_as
@@ -76,10 +76,10 @@ def test_policy_error_allows_nothing(kit: Kit) -> None:
             Guard(*words)
     with pytest.raises(Misuse, match="no gate ran"):
         READ.require()
-    token = callers.set(())
+    token = current_unit.set(Presence())
     with pytest.raises((Misuse, Unauthenticated)):
         READ.require()
-    callers.reset(token)
+    current_unit.reset(token)
 
 
 def test_scope_none_means_all(kit: Kit) -> None:

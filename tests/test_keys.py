@@ -9,7 +9,7 @@ import pytest
 from bartizan import Bartizan
 from bartizan.core.drive import run
 from bartizan.core.events import OUTBOX
-from bartizan.core.principal import callers
+from bartizan.core.principal import current_unit
 from bartizan.core.ring import new_root
 from bartizan.core.tables import ANYTHING, AnyStep, Backend, Insert, Update
 from bartizan.credentials.key_rows import KEYS
@@ -381,7 +381,7 @@ def test_a_job_is_named_and_held_to_its_organization(kit: Kit) -> None:
             security.job("other").__enter__()
         with security.job("part", org="org_1"):
             pass
-    assert not callers.get(())
+    assert not current_unit.get().callers
     with security.blocking.job("sweep"):
         keys.list(org="org_2")
     assert [(e.name, e.org, e.actor) for e in kit.events[-2:]] == [

@@ -17,7 +17,7 @@ from bartizan.asgi import GateMiddleware
 from bartizan.core.encoding import unbase64url
 from bartizan.core.events import OUTBOX
 from bartizan.core.once import ONCE
-from bartizan.core.principal import passage_method
+from bartizan.core.principal import Presence, current_unit
 from bartizan.core.ring import new_root
 from bartizan.core.tables import AnyStep, Insert
 from bartizan.errors import BartizanError, InvalidCode, MethodNotAllowed, Reason, Rejected, Unavailable
@@ -106,10 +106,10 @@ def test_the_same_with_await(kit: Kit) -> None:
 
 def test_a_reusable_link_writes_nothing_and_goes_by_get(kit: Kit) -> None:
     text = invited(kit, once=False)
-    token = passage_method.set("GET")
+    token = current_unit.set(Presence((), "GET"))
     for _ in range(3):
         assert redeem(kit, text).subject == "anna"
-    passage_method.reset(token)
+    current_unit.reset(token)
     assert used(kit) == 0
     kit.clock.advance(DAY)
     assert reason_of(kit, text) is Reason.EXPIRED
@@ -118,22 +118,22 @@ def test_a_reusable_link_writes_nothing_and_goes_by_get(kit: Kit) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_scanner_that_follows_the_link_does_not_use_it_up(kit: Kit, method: str) -> None:
     text = invited(kit)
-    token = passage_method.set(method)
+    token = current_unit.set(Presence((), method))
     for _ in range(2):
         with pytest.raises(MethodNotAllowed) as caught:
             redeem(kit, text)
         assert caught.value.reason is Reason.LINK_BY_GET
         assert caught.value.headers == (("Allow", "POST"),)
     assert reason_of(kit, text[:-1]) is Reason.MALFORMED, "what is no link says nothing of methods"
-    passage_method.reset(token)
+    current_unit.reset(token)
     assert redeem(kit, text).subject == "anna"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "WEBSOCKET", None])
 def test_other_methods_redeem(kit: Kit, method: str | None) -> None:
-    token = passage_method.set(method)
+    token = current_unit.set(Presence((), method))
     assert redeem(kit, invited(kit)).subject == "anna"
-    passage_method.reset(token)
+    current_unit.reset(token)
 
 
 def test_a_link_is_for_one_purpose_state_and_organization(kit: Kit) -> None:
@@ -379,7 +379,7 @@ def test_whoever_calls_an_application_in_its_own_task_is_left_without_its_method
     kit = Kit()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert passage_method.get() == "GET"
+        assert current_unit.get().method == "GET"
 
     async def nothing(*_: Any) -> None: ...
 
@@ -389,4 +389,4 @@ def test_whoever_calls_an_application_in_its_own_task_is_left_without_its_method
 
 async def _called(app: Any, scope: Any, nothing: Any) -> None:
     await app(scope, nothing, nothing)
-    assert passage_method.get() is None
+    assert current_unit.get().method is None

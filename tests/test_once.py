@@ -16,7 +16,7 @@ from bartizan import Bartizan, Misuse, Rule, allow
 from bartizan.asgi import GateMiddleware
 from bartizan.core.drive import run
 from bartizan.core.once import KEEP, LONGEST_LEASE, ONCE, Claimed, Done, Held, Marker, Markers, marker_id
-from bartizan.core.principal import Caller, callers, verified
+from bartizan.core.principal import Caller, Presence, current_unit, verified
 from bartizan.core.tables import AnyStep, Backend, Delete, Insert
 from bartizan.errors import BartizanError, Conflict, InFlight, InvalidRequest, Reason, Unavailable
 from bartizan.stores.memory import MemoryBackend
@@ -390,7 +390,7 @@ def test_one_consumer_cannot_burn_another_ones_text(kit: Kit) -> None:
     once = kit.security.blocking.once
     found = []
     for kind, subject in ((Consumer, "a"), (Consumer, "b"), (Consumer, "a"), (Member, "a"), (Member, "b")):
-        who: Any = verified(kind, org="org_1", subject=subject, actor=subject)
+        who: Any = verified(kind, org="org_1", environment="test", subject=subject, actor=subject)
         with acting_as(who):
             found += firsts(once, ("shop", "evt_1"))
     assert found == [True, True, False, True, False]  # members act for their organization
@@ -698,9 +698,9 @@ def test_in_flight_is_409_done_is_200() -> None:
 def test_the_principal_counts_when_the_claim_is_made() -> None:
     """Not when the block is entered: both are one line."""
     kit = Kit()
-    token = callers.set(())
+    token = current_unit.set(Presence())
     claiming = kit.security.blocking.once.claim("evt_1", namespace="shop")
-    callers.reset(token)
+    current_unit.reset(token)
     with kit.security.job("other", org="org_1"), claiming as claim:
         assert claim.first
     assert firsts(kit.security.blocking.once, ("shop", "evt_1")) == [False]

@@ -220,4 +220,4 @@ def test_many_rules_of_the_ordinary_kind() -> None:
     leaf = many.match(["r77", "y", "x"])
     assert isinstance(leaf, Leaf)
     assert next(leaf.patterns()).text == "/r77/*/x"
-    assert compiled([Rule("/x", PUBLIC)], {}).match(["y"]) is None
+    assert compiled([Rule("/x", PUBLIC)], {}, Kit().security._shared.home).match(["y"]) is None

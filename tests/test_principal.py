@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 
 from bartizan import JobPrincipal, Misuse, PublishablePrincipal, SecretPrincipal, current_principal
-from bartizan.core.principal import NOBODY, callers
+from bartizan.core.principal import NOBODY, Presence, current_unit
 from bartizan.errors import Unauthenticated, WrongCredential
 from bartizan.testing.kit import Kit, a_secret_key, acting_as
 
@@ -51,20 +51,20 @@ def test_current_principal_by_kind() -> None:
         assert current_principal(PublishablePrincipal, optional=True) is None
         with pytest.raises(WrongCredential):
             current_principal(PublishablePrincipal)
-    token = callers.set((secret, page))
+    token = current_unit.set(Presence((secret, page)))
     assert current_principal() is secret
     assert current_principal(PublishablePrincipal) is page
-    callers.reset(token)
+    current_unit.reset(token)
 
 
 def test_nobody_and_no_gate_are_different() -> None:
     with pytest.raises(Misuse, match="no gate ran"):
         Context().run(current_principal)
-    token = callers.set(NOBODY)
+    token = current_unit.set(Presence(NOBODY))
     with pytest.raises(Unauthenticated):
         current_principal()
     assert current_principal(SecretPrincipal, optional=True) is None
-    callers.reset(token)
+    current_unit.reset(token)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,7 +9,7 @@ from contextvars import copy_context
 
 import pytest
 
-from bartizan.core.principal import NOBODY, callers
+from bartizan.core.principal import NOBODY, NOWHERE, Presence, current_unit
 from bartizan.operations.upkeep import Upkeep
 
 
@@ -76,18 +76,18 @@ def test_thread_has_no_principal(upkeep: Upkeep) -> None:
     done = threading.Event()
 
     def look() -> None:
-        seen.append(callers.get(None))
+        seen.append(current_unit.get())
         done.set()
 
     upkeep.add(look, every=0)
 
     def need() -> None:
-        callers.set(NOBODY)
+        current_unit.set(Presence(NOBODY))
         upkeep.need()
 
     copy_context().run(need)
     assert done.wait(10)
-    assert seen[0] is None
+    assert seen[0] is NOWHERE
 
 
 def test_job_that_raises_is_counted_and_the_others_go_on(upkeep: Upkeep, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bartizan.core.drive import run
-from bartizan.core.principal import NOBODY, callers
+from bartizan.core.principal import NOBODY, NOWHERE, Presence, current_unit
 from bartizan.errors import Unavailable
 from bartizan.stores.waits import THREADS, AsyncWaits, BlockingWaits, Threads
 
@@ -24,7 +24,7 @@ def threads() -> Iterator[Threads]:
 
 
 async def principal() -> object:
-    return callers.get(None)
+    return current_unit.get()
 
 
 def test_single_flight_has_no_principal(threads: Threads) -> None:
@@ -32,12 +32,12 @@ def test_single_flight_has_no_principal(threads: Threads) -> None:
         return [
             await AsyncWaits().shared("k", principal),
             await BlockingWaits().shared("k", principal),
-            await threads.run(lambda: callers.get(None)),
+            await threads.run(lambda: current_unit.get()),
         ]
 
-    token = callers.set(NOBODY)
-    assert asyncio.run(all_of_them()) == [None, None, None]
-    callers.reset(token)
+    token = current_unit.set(Presence(NOBODY))
+    assert asyncio.run(all_of_them()) == [NOWHERE] * 3
+    current_unit.reset(token)
 
 
 def test_a_finishing_reaction_keeps_the_callers_context() -> None:
@@ -241,7 +241,7 @@ def test_blocking_flights_of_the_parent_are_left_behind(monkeypatch: pytest.Monk
     waits._flights["k"] = Future()  # the thread that would end it stayed in the parent
     waits._lock.acquire()
     monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert run(waits.shared("k", principal)) is None
+    assert run(waits.shared("k", principal)) is NOWHERE
 
 
 # the threads of a store

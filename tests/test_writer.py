@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bartizan.core.drive import run
-from bartizan.core.principal import NOBODY, callers
+from bartizan.core.principal import NOBODY, NOWHERE, Presence, current_unit
 from bartizan.core.tables import Insert
 from bartizan.errors import Reason, Unavailable
 from bartizan.stores.sql import Plan, Rows, Statement
@@ -207,12 +207,12 @@ def test_a_real_limit_of_the_file_system(tmp_path: Path) -> None:
 def test_the_writer_is_nobody(file: SqliteFile) -> None:
     def plan() -> Generator[Statement, Rows, object]:
         yield from ()
-        return callers.get("nobody")
+        return current_unit.get()
 
     file.close()
-    token = callers.set(NOBODY)
-    assert file.write([SAMPLES], plan) == "nobody"
-    callers.reset(token)
+    token = current_unit.set(Presence(NOBODY))
+    assert file.write([SAMPLES], plan) is NOWHERE
+    current_unit.reset(token)
 
 
 def test_close_answers_what_was_submitted(file: SqliteFile) -> None:

@@ -4,9 +4,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any
 
-from bartizan.core.context import current_unit
 from bartizan.core.passage import Admit, Refuse
-from bartizan.core.principal import NO_GATE, callers, passage_method
+from bartizan.core.principal import current_unit
 from bartizan.core.request import Request
 from bartizan.errors import Misuse, Rejected, Unavailable
 from bartizan.gate.gate import Gate
@@ -40,7 +39,7 @@ class GateMiddleware:
         if kind != "http":
             await self._other(scope, receive, send)
             return
-        before, method, unit = callers.get(NO_GATE), passage_method.get(), current_unit.get()
+        before = current_unit.get()
         try:
             request = request_of(scope, scope["method"])
             admit = await self.gate.check(request)
@@ -67,9 +66,7 @@ class GateMiddleware:
                     await self.gate.end(admit, passing.status)
         finally:
             # Whoever calls an application in its own task is not left with its caller.
-            current_unit.set(unit)
-            passage_method.set(method)
-            callers.set(before)
+            current_unit.set(before)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -77,7 +74,7 @@ class GateMiddleware:
             return
         if scope["type"] != "websocket":
             raise Misuse("the gate serves http, websocket and lifespan: it lets nothing else through")
-        before, method, unit = callers.get(NO_GATE), passage_method.get(), current_unit.get()
+        before = current_unit.get()
         try:
             request = request_of(scope, "WEBSOCKET")
             verdict = await self.gate.check(request)
@@ -89,9 +86,7 @@ class GateMiddleware:
                 scope["bartizan"] = verdict
                 await self._websocket(scope, receive, send, request, verdict)
         finally:
-            current_unit.set(unit)
-            passage_method.set(method)
-            callers.set(before)
+            current_unit.set(before)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send, request: Request, admit: Admit) -> None:
         async def close() -> None:

@@ -3,8 +3,8 @@
 from contextvars import ContextVar
 from types import TracebackType
 
-from bartizan.core.context import Unit, living_unit
-from bartizan.core.principal import Principal, current_principal
+from bartizan.core.context import living_unit
+from bartizan.core.principal import Principal, Unit, current_principal
 from bartizan.errors import Misuse
 
 LONGEST = 3600

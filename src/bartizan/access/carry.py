@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Mapping
 
-from bartizan.core.context import current_unit
 from bartizan.core.encoding import Json, canonical
 from bartizan.core.events import AuditEvent, Journal
 from bartizan.core.passage import checked_scopes
@@ -16,8 +15,9 @@ from bartizan.core.principal import (
     Principal,
     PublishablePrincipal,
     SecretPrincipal,
-    callers,
+    Unit,
     current_principal,
+    current_unit,
     verified,
 )
 from bartizan.core.ring import Purpose, SecretRing
@@ -59,16 +59,15 @@ class Home:
         return self._clock.seconds()
 
 
-class Job:
+class Job(Unit):
     """Work under a principal of its own, for as long as the block lasts: a unit of work."""
 
-    __slots__ = ("_entered", "_principal", "_token", "_unit", "home", "over")
+    __slots__ = ("_before", "_entered", "_principal")
 
     def __init__(self, principal: JobPrincipal, home: Home) -> None:
+        super().__init__((principal,), None, home)
         self._principal = principal
         self._entered = False
-        self.home: Home = home
-        self.over: bool = False
 
     @property
     def label(self) -> str:
@@ -82,19 +81,19 @@ class Job:
         ends = self._principal.expires_at
         if ends is not None and self.home.seconds() >= ends:
             raise Unauthenticated(Reason.EXPIRED)
-        held = callers.get(())
+        now = current_unit.get()
+        held = now.callers
         if held and held[0].org is not None and held[0].org != self._principal.org:
             raise Misuse("a job of another organization, or of none, does not start while a principal is current")
-        self._token = callers.set((self._principal,))
-        self._unit = current_unit.set(self)
+        self.method = now.method
+        self._before = current_unit.set(self)
         return self._principal
 
     def __exit__(self, *_: object) -> None:
         # First: where the block is left in another context than it was entered in (an async generator that somebody
         # else closes), the reset fails, and what stays behind there is over, so that no wall takes it.
         self.over = True
-        current_unit.reset(self._unit)
-        callers.reset(self._token)
+        current_unit.reset(self._before)
 
 
 def job(home: Home, name: str, org: str | None, scopes: Collection[str]) -> Job:

@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from bartizan.core.context import NAMELESS, OrgAccess, Unit, living_unit
+from bartizan.core.context import NAMELESS, OrgAccess, living_unit
 from bartizan.core.passage import checked_scopes
 from bartizan.core.principal import (
     ConsumerPrincipal,
     JobPrincipal,
     Principal,
-    callers,
+    Unit,
     checked_org,
     current_principal,
+    current_unit,
     verified,
 )
 from bartizan.core.scopes import beyond_publishable, exact, lacking
@@ -78,7 +79,7 @@ def _caller(principal: Principal | None) -> Principal:
     current = current_principal()
     if principal is None:
         return current
-    if not any(principal is caller for caller in callers.get(())):
+    if not any(principal is caller for caller in current_unit.get().callers):
         raise Misuse("a guard is asked for a caller of this very request or job, not for one from elsewhere")
     return principal
 

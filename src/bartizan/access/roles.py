@@ -14,7 +14,7 @@ from bartizan.core.encoding import canonical
 from bartizan.core.events import AuditEvent, Journal, current_actor, entered
 from bartizan.core.passage import checked_scopes
 from bartizan.core.ports import Clock, Waits
-from bartizan.core.principal import Environment, MemberPrincipal, callers, checked_org, verified
+from bartizan.core.principal import Environment, MemberPrincipal, checked_org, current_unit, verified
 from bartizan.core.scopes import lacking
 from bartizan.core.tables import AnyStep, Backend, Insert, Is, Table, Update
 from bartizan.errors import Conflict, MissingScope, Misuse, NotFound, Reason, Unavailable
@@ -152,7 +152,7 @@ class Roles:
         """The role as it is from now on; `Conflict` for a name of the program's own roles."""
         self._enter(org)
         role = Role(_name(name), _scopes(scopes), builtin=False)
-        caller = next(iter(callers.get(())), None)
+        caller = next(iter(current_unit.get().callers), None)
         if caller is not None and lacking(role.scopes, caller.scopes):
             raise MissingScope
         if name in self._builtin.scopes:

@@ -56,7 +56,7 @@ class OutboxJournal:
         if not notes:
             self._wake()
         at = self._nanoseconds()
-        row_id = event_id(at, self._fresh())
+        row_id = event_id(at, next(self._random, None) or self._fresh())
         notes.append((at, row_id, event))
         if len(notes) > self._size:
             with suppress(IndexError):

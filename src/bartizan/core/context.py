@@ -4,59 +4,18 @@ A unit of work is a request behind a gate, or a job. It is carried by a ContextV
 an `OrgAccess`) remembers it, and refuses once it is over, or where another one is current.
 """
 
-from collections.abc import Mapping
-from contextvars import ContextVar
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
-from bartizan.core.encoding import Json
-from bartizan.core.principal import NO_GATE, Environment, Principal, Verified, callers, current_principal, verified
+from bartizan.core.principal import Environment, Principal, Unit, Verified, current_principal, current_unit, verified
 from bartizan.errors import Misuse, NotFound, Reason
 
 NAMELESS = "a job without an organization has no data of one: name it, security.job(..., org=...)"
 
 
-class Noted(Protocol):
-    """What a unit of work asks of the instance that it runs in."""
-
-    environment: Environment
-    writes: frozenset[str]  # what publishable keys may do besides reading
-
-    def note(
-        self,
-        name: str,
-        *,
-        org: str | None,
-        actor: str,
-        target: str | None = None,
-        data: Mapping[str, Json] | None = None,
-    ) -> None:
-        """An event of the instance's."""
-
-    def seconds(self) -> int:
-        """The instance's clock."""
-
-
-class Unit(Protocol):
-    """A piece of work: a request, or a job."""
-
-    over: bool
-
-    @property
-    def home(self) -> Noted:
-        """The instance."""
-
-    @property
-    def label(self) -> str:
-        """The rule that let it in, or the job's name."""
-
-
-current_unit: ContextVar[Unit | None] = ContextVar("bartizan_unit", default=None)
-
-
 def living_unit() -> Unit:
     """The piece of work that runs now; `Misuse` where there is none, or where it has ended."""
     unit = current_unit.get()
-    if unit is None or callers.get(NO_GATE) is NO_GATE:
+    if not isinstance(unit, Unit):
         raise Misuse("no gate ran for this code: put the gate before the application, or use security.job(...)")
     if unit.over:
         raise Misuse("this piece of work is over: what goes on after it takes its authority along, by security.carry")

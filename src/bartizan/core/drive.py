@@ -1,7 +1,7 @@
 """The whole sync and async story: services are coroutines; here one is driven without an event loop."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from bartizan.core.ports import Waits
 from bartizan.errors import Misuse, Reason, Unavailable
@@ -32,8 +32,8 @@ async def settle(asked: Callable[[], Awaitable[T] | T], waits: Waits) -> T:
     """
     try:
         answer = asked()
-        if isinstance(answer, Awaitable):
-            return await waits.within(SETTLED_WITHIN, answer)
+        if hasattr(answer, "__await__"):  # an ABC would be asked for longer than most answers take
+            return await waits.within(SETTLED_WITHIN, cast("Awaitable[T]", answer))
         return answer
     except (Misuse, Unavailable):
         raise

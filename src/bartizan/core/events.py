@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from bartizan.core.encoding import Json, canonical
-from bartizan.core.principal import JobPrincipal, callers
+from bartizan.core.principal import JobPrincipal, current_unit
 from bartizan.core.tables import Insert, Table
 from bartizan.errors import Misuse, NotFound, Reason
 
@@ -107,13 +107,13 @@ def outbox_row(event: AuditEvent, row_id: str, *, nanoseconds: int) -> OutboxRow
 
 def current_actor() -> str:
     """The name of whoever acts now."""
-    held = callers.get(())
+    held = current_unit.get().callers
     return held[0].actor if held else SYSTEM
 
 
 def entered(org: str, journal: Journal) -> None:
     """Refuse another organization while a principal is current; a job without one may name any, and is noted."""
-    held = callers.get(())
+    held = current_unit.get().callers
     if not held:
         return
     if held[0].org is None and isinstance(held[0], JobPrincipal):

@@ -15,7 +15,7 @@ from typing import Protocol
 from bartizan.core.encoding import joined
 from bartizan.core.events import AuditEvent, Journal, current_actor
 from bartizan.core.ports import Clock, Entropy, Waits, fresh
-from bartizan.core.principal import Caller, Environment, callers
+from bartizan.core.principal import Caller, Environment, current_unit
 from bartizan.core.tables import AnyStep, Backend, Delete, Insert, Is, Now, Table, Update
 from bartizan.errors import Conflict, InFlight, InvalidRequest, Misuse, Reason, Unavailable
 
@@ -273,7 +273,7 @@ class Once:
 
     def _lost(self, marker: str) -> None:
         """Tell that a lease was lost while its block ran."""
-        held = callers.get(())
+        held = current_unit.get().callers
         org = held[0].org if held else None
         self._journal.note(
             AuditEvent(
@@ -290,7 +290,7 @@ def new_owner(entropy: Entropy) -> str:
 
 def _whose() -> tuple[str, str]:
     """The organization whose texts these are, and for a consumer its subject: nobody burns another's text."""
-    held = callers.get(())
+    held = current_unit.get().callers
     if not held:
         return "", ""
     caller: Caller = held[0]

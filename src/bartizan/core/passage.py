@@ -6,12 +6,11 @@ from re import ASCII, compile as regex
 from types import MappingProxyType
 from typing import Literal, NamedTuple, NoReturn, Protocol
 
-from bartizan.core.context import Noted
 from bartizan.core.ports import Clock
-from bartizan.core.principal import Principal
+from bartizan.core.principal import Noted, Principal, Unit
 from bartizan.core.request import Request
 from bartizan.core.scopes import whole
-from bartizan.errors import BartizanError, Misuse
+from bartizan.errors import BartizanError, Misuse, Reason
 
 Kinds = frozenset[str]
 Held = Mapping[str, Principal]
@@ -194,21 +193,28 @@ class Authenticator(Protocol):
         """Return where the credential still lives; raise where it has ended."""
 
 
-class Admit:
+class Admit(Unit):
     """The verdict that lets a request in, and its unit of work. `principal` is the most personal of `held`, or None."""
 
-    __slots__ = ("callers", "ends", "held", "home", "over", "params", "rule")
+    __slots__ = ("ends", "held", "params", "rule")
 
-    def __init__(
-        self, rule: Rule, held: Held, callers: tuple[Principal, ...], params: Mapping[str, str], home: Noted
+    def __init__(  # noqa: PLR0917 - keywords cost a dictionary, and one is made for every request
+        self,
+        rule: Rule,
+        held: Held,
+        callers: tuple[Principal, ...],
+        params: Mapping[str, str],
+        method: str,
+        home: Noted,
     ) -> None:
         self.rule: Rule = rule
         self.held: Held = held
-        self.callers: tuple[Principal, ...] = callers
+        self.callers = callers
         self.params: Mapping[str, str] = params
         self.ends: list[Callable[[int], Awaitable[None]]] | None = None
-        self.home: Noted = home
-        self.over: bool = False
+        self.method = method
+        self.home = home
+        self.over = False
 
     @property
     def label(self) -> str:
@@ -239,26 +245,36 @@ class Decision:
     Where it is not `enforced`, the refusal is only reported, and the application answers.
     """
 
-    __slots__ = ("admitted", "enforced", "nanoseconds", "principal", "reason", "rule", "status")
+    __slots__ = ("_failure", "enforced", "nanoseconds", "principal", "rule")
 
     def __init__(
         self,
-        *,
         rule: str | None,
-        admitted: bool,
-        enforced: bool = True,
-        status: int,
-        reason: str,
+        failure: BartizanError | None,
+        enforced: bool,
         principal: Principal | None,
         nanoseconds: int,
     ) -> None:
         self.rule: str | None = rule
-        self.admitted: bool = admitted
+        self._failure = failure
         self.enforced: bool = enforced
-        self.status: int = status
-        self.reason: str = reason
         self.principal: Principal | None = principal
         self.nanoseconds: int = nanoseconds
+
+    @property
+    def admitted(self) -> bool:
+        """Whether nothing was wrong."""
+        return self._failure is None
+
+    @property
+    def status(self) -> int:
+        """A refusal's status, 0 for an admission."""
+        return 0 if self._failure is None else self._failure.status
+
+    @property
+    def reason(self) -> str:
+        """Why: one of `bartizan.errors.Reason`; an admission's is `admitted`."""
+        return (Reason.ADMITTED if self._failure is None else self._failure.reason).value
 
 
 _NAME = regex(r"[a-z][a-z0-9_-]{0,63}", ASCII)

@@ -6,10 +6,13 @@ A principal exists only because a verifier made it: every other way to come by o
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any, ClassVar, Literal, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Protocol, TypeVar, overload
 
 from bartizan.core.scopes import covers
 from bartizan.errors import Misuse, Reason, Unauthenticated, WrongCredential
+
+if TYPE_CHECKING:  # what an event of a webhook loads is counted
+    from bartizan.core.encoding import Json
 
 Environment = Literal["live", "test"]
 ENVIRONMENTS: tuple[Environment, ...] = ("live", "test")
@@ -144,9 +147,62 @@ def verified(kind: type[V], /, **fields: Any) -> V:
     return made
 
 
-# The callers of the request or job that runs now, most personal first; () is nobody. Unset: no gate ran.
-callers: ContextVar[tuple[Principal, ...]] = ContextVar("bartizan_callers")
 NOBODY: tuple[Principal, ...] = ()
+
+
+class Noted(Protocol):
+    """What a unit of work asks of the instance that it runs in."""
+
+    environment: Environment
+    writes: frozenset[str]  # what publishable keys may do besides reading
+
+    def note(
+        self,
+        name: str,
+        *,
+        org: str | None,
+        actor: str,
+        target: str | None = None,
+        data: "Mapping[str, Json] | None" = None,
+    ) -> None:
+        """An event of the instance's."""
+
+    def seconds(self) -> int:
+        """The instance's clock."""
+
+
+class Presence:
+    """Who is served by the code that runs now: `callers` are most personal first, () is nobody.
+
+    `method` is the request's, also for a job that it began; None where no gate ran.
+    """
+
+    __slots__ = ("callers", "method")
+
+    def __init__(self, callers: tuple[Principal, ...] = NOBODY, method: str | None = None) -> None:
+        self.callers: tuple[Principal, ...] = callers
+        self.method: str | None = method
+
+
+class Unit(Presence):
+    """A unit of work, of an instance that let it in: a request or a job, until it is `over`."""
+
+    __slots__ = ("home", "over")
+
+    def __init__(self, callers: tuple[Principal, ...], method: str | None, home: Noted) -> None:
+        self.callers = callers
+        self.method = method
+        self.home: Noted = home
+        self.over: bool = False
+
+    @property
+    def label(self) -> str:
+        """The rule that let it in, or the job's name."""
+        return ""
+
+
+NOWHERE = Presence()  # no gate ran, and no job
+current_unit: ContextVar[Presence] = ContextVar("bartizan_unit", default=NOWHERE)
 
 
 def checked_org(org: object) -> str:
@@ -154,17 +210,6 @@ def checked_org(org: object) -> str:
     if not isinstance(org, str) or not 1 <= len(org) <= 128 or not org.isprintable():
         raise Misuse("org is an organization's id: 1 to 128 printable characters")
     return org
-
-
-class _NoGate(tuple[Principal, ...]):
-    """Nobody, since no gate ran: what an adapter leaves behind in a context that was untouched before it."""
-
-    __slots__ = ()
-
-
-NO_GATE: tuple[Principal, ...] = _NoGate()
-# The method of the request that runs now; None where no gate ran. The gate sets it where it sets `callers`.
-passage_method: ContextVar[str | None] = ContextVar("bartizan_method", default=None)
 
 
 @overload
@@ -179,14 +224,14 @@ def current_principal(kind: type[Any] = Caller, /, *, optional: bool = False) ->
     With several credentials it is the most personal one. Raises `Unauthenticated` for nobody and `WrongCredential` for
     another kind (with `optional=True` both are None), and `Misuse` where no gate and no job ran.
     """
-    held = callers.get(NO_GATE)
-    if held is NO_GATE:
+    unit = current_unit.get()
+    if unit is NOWHERE:
         raise Misuse("no gate ran for this code: put the gate before the application, or use security.job(...)")
-    for caller in held:
+    for caller in unit.callers:
         if isinstance(caller, kind):
             return caller
     if optional:
         return None
-    if held:
+    if unit.callers:
         raise WrongCredential(Reason.WRONG_KIND)
     raise Unauthenticated(Reason.NO_CREDENTIAL)

@@ -7,7 +7,7 @@ from bartizan.core.encoding import canonical, joined
 from bartizan.core.events import AuditEvent, Journal, current_actor, entered
 from bartizan.core.once import Markers, marker_id, new_owner
 from bartizan.core.ports import Clock, Entropy, fresh
-from bartizan.core.principal import Environment, Verified, checked_org, passage_method, verified
+from bartizan.core.principal import Environment, Verified, checked_org, current_unit, verified
 from bartizan.core.ring import Purpose, SecretRing
 from bartizan.core.stamp import Stamp, Stamped
 from bartizan.core.tables import Backend
@@ -105,7 +105,7 @@ class Links:
         if not once:
             self._journal.note(event)
         else:
-            if passage_method.get() in SAFE_METHODS:
+            if current_unit.get().method in SAFE_METHODS:
                 raise MethodNotAllowed(Reason.LINK_BY_GET, headers=(("Allow", "POST"),))
             await self._use(stamped, event)
         return verified(Link, purpose=purpose, org=org, subject=subject, expires_at=stamped.expires_at)

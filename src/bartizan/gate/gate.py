@@ -6,12 +6,11 @@ from functools import partial
 from time import perf_counter_ns
 from typing import Final
 
-from bartizan.core.context import Noted, current_unit
 from bartizan.core.drive import Blocking, blocking, settle
 from bartizan.core.events import AuditEvent, Journal
 from bartizan.core.passage import Admit, Authenticator, Decision, Refuse, Rule, Way
 from bartizan.core.ports import Clock, Waits
-from bartizan.core.principal import NOBODY, PERSONAL, Principal, callers, passage_method
+from bartizan.core.principal import NOBODY, PERSONAL, Noted, Presence, Principal, current_unit
 from bartizan.core.request import Request
 from bartizan.errors import (
     BartizanError,
@@ -26,7 +25,7 @@ from bartizan.errors import (
 )
 from bartizan.gate.doors import Door
 from bartizan.gate.explanation import Explains, Explanation, request_for
-from bartizan.gate.patterns import Pattern, Table, params_of, segments_of
+from bartizan.gate.patterns import METHODS, Pattern, Table, params_of, segments_of
 from bartizan.gate.presented import LENGTH, Reader, check_length, is_preflight, scan
 from bartizan.gate.problems import Problems, asked as _asked, refusal
 from bartizan.gate.rules import Plan
@@ -35,6 +34,7 @@ from bartizan.gate.targets import MALFORMED, judged
 
 ANONYMOUS = "anonymous"
 SOCKETS = ("ws", "wss")
+_NOBODY = {method: Presence(NOBODY, method) for method in (*METHODS, "")}  # before the verdict, and where nobody asks
 
 
 class Gate:
@@ -90,8 +90,7 @@ class Gate:
 
     async def check(self, request: Request) -> Admit | Refuse:
         """The verdict; `current_principal()` answers for this request from here on, whatever the verdict is."""
-        callers.set(NOBODY)
-        passage_method.set(request.method)
+        current_unit.set(_NOBODY.get(request.method, _NOBODY[""]))
         started = perf_counter_ns() if self._on_decision is not None else 0
         held: dict[str, Principal] = {}
         plan: Plan | None = None
@@ -124,15 +123,14 @@ class Gate:
                         present = await self._settled(plan, held, request, segments)
                     if plan.org is not None and present[0].org != segments[plan.org]:
                         raise NotFound(Reason.WRONG_ORGANIZATION)
-                    callers.set(present)
                 pattern = plan.pattern
                 params = params_of(pattern, segments) if pattern.names or pattern.rest_name else {}
-                verdict = Admit(plan.rule, held, present, params, self._home)
+                verdict = Admit(plan.rule, held, present, params, request.method, self._home)
                 current_unit.set(verdict)
         except (Rejected, Unavailable) as error:
             failure = error
             if plan is not None and plan.pattern.text in self._reported and not isinstance(error, TooLarge):
-                verdict = self._would_refuse(error, plan, held)
+                verdict = self._would_refuse(error, plan, held, request)
             else:
                 verdict = self._refused(error, plan, held, request)
         if self._on_decision is not None:
@@ -172,7 +170,7 @@ class Gate:
             plan = self._plan(request, segments_of(request.path))
         except Rejected:
             plan = None
-        return self._refused(error, plan, {p.kind: p for p in callers.get(NOBODY)}, request)
+        return self._refused(error, plan, {p.kind: p for p in current_unit.get().callers}, request)
 
     async def explain(
         self,
@@ -286,20 +284,26 @@ class Gate:
         extra = [] if plan is None or error.headers else plan.challenged(error)
         return refusal(error, event, extra, None if self._problems is None else _asked(self._problems, error, request))
 
-    def _would_refuse(self, error: BartizanError, plan: Plan, held: dict[str, Principal]) -> Admit:
+    def _would_refuse(self, error: BartizanError, plan: Plan, held: dict[str, Principal], request: Request) -> Admit:
         self._told("gate.would_refuse", error, plan, held)
-        callers.set(NOBODY)
-        admit = Admit(plan.rule, {}, NOBODY, {}, self._home)
+        admit = Admit(plan.rule, {}, NOBODY, {}, request.method, self._home)
         current_unit.set(admit)
         return admit
 
     def _told(self, name: str, error: BartizanError, plan: Plan | None, held: dict[str, Principal]) -> str:
-        caller = next((held[kind] for kind in self._personal if kind in held), None) if held else None
+        caller = self._foremost(held)
         org, actor = (None, ANONYMOUS) if caller is None else (caller.org, caller.actor)
         target = None if plan is None else plan.pattern.text
-        about = "condition" if error.reason is Reason.CONDITION else "credential"
-        data = None if error.about is None else {about: error.about}
+        data = None
+        if error.about is not None:
+            data = {"condition" if error.reason is Reason.CONDITION else "credential": error.about}
         return self._journal.note(AuditEvent(name, org, actor, target, "refused", error.reason, data))
+
+    def _foremost(self, held: dict[str, Principal]) -> Principal | None:
+        """The most personal of those who were verified."""
+        if len(held) < 2:
+            return next(iter(held.values()), None)
+        return next(held[kind] for kind in self._personal if kind in held)
 
     def _observe(
         self,
@@ -310,13 +314,11 @@ class Gate:
         nanoseconds: int,
     ) -> None:
         decision = Decision(
-            rule=plan.pattern.text if plan is not None else None,
-            admitted=failure is None,
-            enforced=failure is None or isinstance(verdict, Refuse),
-            status=0 if failure is None else failure.status,
-            reason=(Reason.ADMITTED if failure is None else failure.reason).value,
-            principal=next((held[kind] for kind in self._personal if kind in held), None),
-            nanoseconds=nanoseconds,
+            None if plan is None else plan.pattern.text,
+            failure,
+            failure is None or isinstance(verdict, Refuse),
+            self._foremost(held),
+            nanoseconds,
         )
         try:
             if self._on_decision is not None:

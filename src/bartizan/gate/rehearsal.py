@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bartizan.core.context import Noted, current_unit
 from bartizan.core.events import Journal
 from bartizan.core.passage import Authenticator, Refuse, Way
 from bartizan.core.ports import Clock, Waits
-from bartizan.core.principal import NO_GATE, Principal, callers, passage_method
+from bartizan.core.principal import Noted, Principal, current_unit
 from bartizan.core.request import Request
 from bartizan.core.tables import Backend
 from bartizan.errors import NotAsked, Reason, WouldWrite
@@ -102,13 +101,11 @@ class Rehearsal(Gate):
 
     async def explained(self, request: Request) -> Explanation:
         """What the gate would say to this request, place by place."""
-        before, method, unit = callers.get(NO_GATE), passage_method.get(), current_unit.get()
+        before = current_unit.get()
         try:
             verdict = await self.check(request)
         finally:
-            passage_method.set(method)
-            current_unit.set(unit)
-            callers.set(before)
+            current_unit.set(before)
         error = verdict.error if isinstance(verdict, Refuse) else None
         refused_at = len(PLACES) if error is None else PLACES.index(self._place(error.reason, request))
         outcome: Outcome = "refused"

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from bartizan.core.context import Noted
 from bartizan.core.passage import Admit, HeaderPairs, Requirement, Rule
+from bartizan.core.principal import Noted
 from bartizan.errors import BartizanError, Misuse, Reason
 from bartizan.gate.patterns import Pattern, Table
 
@@ -44,7 +44,7 @@ class Plan:
         self.kinds: frozenset[str] = frozenset().union(*rule.requirement.ways)
         self.optional: bool = self.look == "caller" and frozenset() in rule.requirement.ways
         self.org: int | None = next((place for place, name in pattern.names if name == "org"), None)
-        self.away: Admit = Admit(rule, {}, (), {}, home)  # what untouched() answers with, every time
+        self.away: Admit = Admit(rule, {}, (), {}, "", home)  # what untouched() answers with, every time
         asked = list(dict.fromkeys(schemes[kind] for kind in sorted(self.kinds) if kind in schemes))
         self.challenge: HeaderPairs = [(_CHALLENGE, scheme) for scheme in asked]
         self._faults: dict[bytes, HeaderPairs] = {

@@ -17,7 +17,6 @@ from django.utils.module_loading import import_string  # type: ignore[import-unt
 
 from bartizan.core.passage import Admit, Refuse
 from bartizan.core.principal import Principal, current_principal
-from bartizan.core.request import Request
 from bartizan.errors import Misuse, Rejected, TooLarge, Unauthenticated, Unavailable
 from bartizan.gate.gate import BlockingGate, Gate
 from bartizan.integrations.coverage import coverage, tell
@@ -67,7 +66,7 @@ class GateMiddleware(MiddlewareMixin):  # type: ignore[misc]
                 return self.get_response(request)
             request.bartizan = verdict
             response = self.get_response(request)
-            if not self._goes_on(verdict, asked, response) and verdict.ends is not None:
+            if not self._goes_on(verdict, response) and verdict.ends is not None:
                 self.gate.blocking.end(verdict, response.status_code)
             return response
 
@@ -84,7 +83,7 @@ class GateMiddleware(MiddlewareMixin):  # type: ignore[misc]
             if size_of(request) > verdict.rule.body_limit:
                 return _answer(self.gate.refusal(TooLarge(), asked))
             response = await self.get_response(request)
-            if not self._goes_on(verdict, asked, response) and verdict.ends is not None:
+            if not self._goes_on(verdict, response) and verdict.ends is not None:
                 await self.gate.end(verdict, response.status_code)
             return response
 
@@ -94,16 +93,16 @@ class GateMiddleware(MiddlewareMixin):  # type: ignore[misc]
             return _answer(self.gate.refusal(error, request_of(request)))
         return None
 
-    def _goes_on(self, admit: Admit, asked: Request, response: Any) -> bool:
+    def _goes_on(self, admit: Admit, response: Any) -> bool:
         """Whether the body is still to be made: then each piece of it is made within the passage."""
         if not response.streaming:
             admit.over = True
             return False
         chunks = response.streaming_content
         if response.is_async:
-            response.streaming_content = async_steps(self.gate, admit, asked.method, aiter(chunks))
+            response.streaming_content = async_steps(self.gate, admit, aiter(chunks))
         else:
-            response.streaming_content = steps(self.gate.blocking, admit, asked.method, iter(chunks))
+            response.streaming_content = steps(self.gate.blocking, admit, iter(chunks))
         response._resource_closers.append(partial(_left, self.gate.blocking, admit, response))  # noqa: SLF001
         return True
 

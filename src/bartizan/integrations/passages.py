@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-from bartizan.core.context import current_unit
 from bartizan.core.passage import Admit
-from bartizan.core.principal import NO_GATE, callers, passage_method
+from bartizan.core.principal import current_unit
 from bartizan.errors import BartizanError, Rejected, Unavailable
 from bartizan.gate.gate import BlockingGate, Gate
 from bartizan.stores.streams import AGE, ENDED
@@ -16,30 +15,26 @@ from bartizan.stores.streams import AGE, ENDED
 @contextmanager
 def restored() -> Iterator[None]:
     """After the block the context is as it was: a server's thread is not left with its last caller."""
-    before, method, unit = callers.get(NO_GATE), passage_method.get(), current_unit.get()
+    before = current_unit.get()
     try:
         yield
     finally:
-        current_unit.set(unit)
-        passage_method.set(method)
-        callers.set(before)
+        current_unit.set(before)
 
 
 @contextmanager
-def within(admit: Admit, method: str) -> Iterator[None]:
+def within(admit: Admit) -> Iterator[None]:
     """Within the block the passage goes on."""
     with restored():
-        callers.set(admit.callers)
-        passage_method.set(method)
         current_unit.set(admit)
         yield
 
 
-def steps(gate: BlockingGate, admit: Admit, method: str, chunks: Iterator[Any]) -> Iterator[Any]:
+def steps(gate: BlockingGate, admit: Admit, chunks: Iterator[Any]) -> Iterator[Any]:
     """The chunks of a body, each made within the passage; one that is older than 30 s is asked for between them."""
     watch = _Watch(admit, gate.every)
     while True:
-        with within(admit, method):
+        with within(admit):
             try:
                 chunk = next(chunks)
             except StopIteration:
@@ -54,11 +49,11 @@ def steps(gate: BlockingGate, admit: Admit, method: str, chunks: Iterator[Any]) 
         yield chunk
 
 
-async def async_steps(gate: Gate, admit: Admit, method: str, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def async_steps(gate: Gate, admit: Admit, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
     """As `steps`."""
     watch = _Watch(admit, gate.every)
     while True:
-        with within(admit, method):
+        with within(admit):
             try:
                 chunk = await anext(chunks)
             except StopAsyncIteration:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bartizan.core.events import AuditEvent, Journal, current_actor
-from bartizan.core.principal import ConsumerPrincipal, Environment, callers
+from bartizan.core.principal import ConsumerPrincipal, Environment, current_unit
 from bartizan.core.tables import AnyStep, Backend, Expect, Insert, Is, Now, Update
 from bartizan.errors import NotFound, Reason, Unavailable
 from bartizan.sessions.families import (
@@ -154,5 +154,5 @@ class Changes:
 
 def _own(session: str) -> bool:
     """Whether the caller's own session is meant, whose token may be of another of their organizations."""
-    held = callers.get(())
+    held = current_unit.get().callers
     return any(isinstance(caller, ConsumerPrincipal) and caller.session_id == session for caller in held)

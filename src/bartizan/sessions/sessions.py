@@ -11,7 +11,7 @@ from bartizan.core.encoding import canonical
 from bartizan.core.events import Journal, entered
 from bartizan.core.passage import checked_scopes
 from bartizan.core.ports import Clock, Entropy, Waits, fresh
-from bartizan.core.principal import ConsumerPrincipal, Environment, JobPrincipal, callers, checked_org
+from bartizan.core.principal import ConsumerPrincipal, Environment, JobPrincipal, checked_org, current_unit
 from bartizan.core.ring import Purpose, SecretRing
 from bartizan.core.stamp import Stamp, Stamped
 from bartizan.core.tables import Backend
@@ -219,7 +219,7 @@ class Sessions:
 
     async def unsafe_revoke_everyone(self) -> int:
         """End all sessions of all organizations, what is not stored included; how many stored ones there were."""
-        held = callers.get(())
+        held = current_unit.get().callers
         if held and not (isinstance(held[0], JobPrincipal) and held[0].org is None):
             raise Forbidden(Reason.WRONG_ORGANIZATION)
         event = self._rotation.event("everyone.revoked", None, None)

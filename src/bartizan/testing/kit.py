@@ -9,12 +9,11 @@ from typing import Any
 
 from bartizan.access.carry import Home
 from bartizan.audit.journal import OutboxJournal
-from bartizan.core.context import current_unit
 from bartizan.core.drive import run
 from bartizan.core.events import OUTBOX, AuditEvent, OutboxRow, outbox_row
 from bartizan.core.passage import Decision
 from bartizan.core.ports import Clock, SystemClock
-from bartizan.core.principal import Principal, SecretPrincipal, callers
+from bartizan.core.principal import Principal, SecretPrincipal, Unit, current_unit
 from bartizan.core.ring import new_root
 from bartizan.core.tables import Insert
 from bartizan.credentials.key_rows import IssuedKey
@@ -135,14 +134,10 @@ def a_secret_key(*, org: str = "org_1", scopes: Collection[str] = ()) -> SecretP
     return principal
 
 
-class _Acting:
+class _Acting(Unit):
     """A unit of work of a test."""
 
     label = "acting_as"
-
-    def __init__(self, home: Home) -> None:
-        self.home = home
-        self.over = False
 
 
 @contextmanager
@@ -153,11 +148,10 @@ def acting_as(principal: Principal, *, of: Kit | None = None) -> Iterator[None]:
     """
     clock = SystemClock()
     home = Home(principal.environment, clock, OutboxJournal(clock)) if of is None else of.security._shared.home  # noqa: SLF001
-    unit = _Acting(home)
-    token, before = callers.set((principal,)), current_unit.set(unit)
+    unit = _Acting((principal,), None, home)
+    before = current_unit.set(unit)
     try:
         yield
     finally:
         unit.over = True
         current_unit.reset(before)
-        callers.reset(token)
