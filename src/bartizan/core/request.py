@@ -1,7 +1,9 @@
 """The request as every room sees it: a view, without a body, made by an adapter for each request."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, overload
+from typing import Any, Final, NoReturn, overload
+
+from bartizan.errors import Misuse
 
 ORIGIN: Final = 2  # where the gate's scan of the headers puts these two
 SEC_FETCH_SITE: Final = 3
@@ -87,3 +89,6 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method}>"  # the path is the peer's text
+
+    def __reduce_ex__(self, _: Any) -> NoReturn:
+        raise Misuse("a request is not copied or pickled: credentials are in its headers")
