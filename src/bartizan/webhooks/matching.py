@@ -70,7 +70,8 @@ class Matcher:
             error = failed
         # Outside the block, and without the frames that hold the message: what reports errors keeps their locals.
         del body, headers, target
-        raise stripped(error)
+        error.__context__ = error.__cause__ = None  # as `stripped`, without its call: a refusal is to cost little
+        raise error.with_traceback(None)
 
     def begin(self, headers: Headers, *, target: str | None = None) -> "Check":
         """All that headers are enough for, refused here; then `update` with every chunk, and `end` with the body."""

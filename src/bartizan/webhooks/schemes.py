@@ -13,7 +13,6 @@ from bartizan.webhooks.providers import HOOK0_COVERED, Provider
 LONGEST_SIGNATURE: Final = 4096  # bytes of a signature header
 MOST_CODES: Final = 32  # codes in it; a thousand of them would be compared in vain
 DIGITS: Final = 12  # of a time: until the year 33658
-USUAL_DIGITS: Final = 10  # from 2001 to 2286
 
 LONGEST_ID: Final = 256
 _NAME = pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -24,6 +23,9 @@ Headers = Mapping[str, str] | Mapping[str, Any] | Iterable[tuple[str, str]] | It
 # What stands before the body, the codes of HMACs and of Ed25519 signatures, signed id and time, unsigned headers.
 Read = tuple[bytes, Sequence[str], Sequence[str], str | None, int | None, Mapping[str, str]]
 _NONE: Mapping[str, str] = {}
+# Signature, time, id, and unsigned headers, as they stand there.
+Found = tuple[str, str | None, str | None, Mapping[str, str]]
+_MALFORMED = Reason.MALFORMED_HEADER
 _MISSING = Reason.HEADER_MISSING  # to look a member of an enumeration up costs as much as to look for a header
 
 
@@ -76,46 +78,49 @@ class Scheme:
 
     def read(self, headers: Headers, now: float, tolerance: int) -> Read:
         """All that the headers say, or the refusal that they are enough for."""
+        signature: Any = None
+        time: Any = None
+        identity: Any = None
+        unsigned = _NONE
         if self._usual:
-            # What a message mostly is: names in lower case, one code of ours, and nothing odd in any of the three. What
-            # is not exactly so is read with care, which also finds out what is wrong with it.
-            signature: Any = None
-            time: Any = None
-            identity: Any = None
             if type(headers) is dict:
                 signature, time, identity = headers.get(self._signature), headers.get(self._time), headers.get(self._id)
             elif type(headers) is list:
                 signature, time, identity = self._from_wire(headers)
-            if type(signature) is type(time) is type(identity) is str:
-                prefix = f"{self._first}{identity}{self._second}{time}{self._third}"
-                code = signature.removeprefix(self._label)
-                if (
-                    len(signature) == self._usual
-                    and len(code) == self.width
-                    and code.isascii()
-                    and prefix.isascii()
-                    and len(time) == USUAL_DIGITS
-                    and time.isdigit()
-                    and time[0] != "0"
-                    and identity.isidentifier()
-                    and len(identity) <= LONGEST_ID
-                    and -tolerance <= now - (moment := int(time)) <= tolerance
-                ):
+        if type(signature) is type(time) is type(identity) is str:
+            # What a message mostly is: one code of ours, and nothing odd in any of the three headers. What is not
+            # exactly so is read with care below, which also finds out what is wrong with it.
+            if (
+                len(signature) == self._usual
+                and len(code := signature.removeprefix(self._label)) == self.width
+                and code.isascii()
+                and len(time) <= DIGITS
+                and len(identity) <= LONGEST_ID
+                and (prefix := f"{self._first}{identity}{self._second}{time}{self._third}").isascii()
+                and time.isdigit()
+                and time[0] != "0"
+                and identity.isidentifier()
+            ):
+                moment = int(time)
+                if -tolerance <= now - moment <= tolerance:
                     return prefix.encode(), (code,), (), identity, moment, _NONE
-        return self._read_with_care(headers, now, tolerance)
+                raise _stale(now, moment)
+        else:
+            if self._covers:
+                headers = _pairs(headers)
+            signature, time, identity, unsigned = self._found(headers)
+            if signature is None:
+                raise MalformedWebhook(_MISSING)
+        return self._with_care(headers, (signature, time, identity, unsigned), now, tolerance)
 
-    def _read_with_care(self, headers: Headers, now: float, tolerance: int) -> Read:
-        if self._covers:
-            headers = _pairs(headers)
-        signature, time, identity, unsigned = self._found(headers)
-        if signature is None:
-            raise MalformedWebhook(_MISSING)
+    def _with_care(self, headers: Headers, found: Found, now: float, tolerance: int) -> Read:
+        signature, time, identity, unsigned = found
         if len(signature) > LONGEST_SIGNATURE or not signature.isascii():
-            raise MalformedWebhook(Reason.MALFORMED_HEADER)
+            raise MalformedWebhook(_MALFORMED)
         time_field, covered, codes, signatures = self._codes(signature)
         if time_field is not None:
             time = time_field
-        moment: int | None = None
+        moment = None
         if self._timed:
             if time is None:
                 raise MalformedWebhook(_MISSING)
@@ -123,12 +128,12 @@ class Scheme:
                 raise MalformedWebhook(Reason.MALFORMED_TIMESTAMP)
             moment = int(time)
             if not -tolerance <= now - moment <= tolerance:  # so written, it refuses at a clock that tells NaN
-                raise StaleWebhook(Reason.TIMESTAMP_TOO_OLD if now > moment else Reason.TIMESTAMP_IN_FUTURE)
+                raise _stale(now, moment)
         if self._id:
             if identity is None:
                 raise MalformedWebhook(_MISSING)
             if not is_id(identity):
-                raise MalformedWebhook(Reason.MALFORMED_HEADER)
+                raise MalformedWebhook(_MALFORMED)
         codes, signatures = self._possible(codes, signatures)
         prefix = self.prefix(identity, time)
         if covered is not None:
@@ -264,6 +269,10 @@ class Scheme:
             del unsigned[name]
         identity = values.get(self.provider.covered_id or "")
         return more, identity if identity is not None and is_id(identity) else None
+
+
+def _stale(now: float, moment: int) -> StaleWebhook:
+    return StaleWebhook(Reason.TIMESTAMP_TOO_OLD if now > moment else Reason.TIMESTAMP_IN_FUTURE)
 
 
 def is_id(text: str) -> bool:
