@@ -139,7 +139,7 @@ class BartizanError(Exception):
         cls.code = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
     def __init__(self, reason: Reason | None = None, *, headers: Headers = ()) -> None:
-        Exception.__init__(self, self.title)
+        self.args = (self.title,)
         self.reason = self.default if reason is None else reason
         self.headers = headers
 
