@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
+REDIS = os.environ.get("BARTIZAN_TEST_REDIS", "redis://127.0.0.1:6379/15")
 POSTGRES = os.environ.get("BARTIZAN_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/test")
 
 
@@ -31,9 +32,22 @@ def answers() -> bool:
 
 
 def need_postgres() -> None:
-    if answers():
-        return
-    told = "PostgreSQL DOES NOT ANSWER: what needs it is not tested (BARTIZAN_TEST_POSTGRES)"
+    if not answers():
+        missing("PostgreSQL DOES NOT ANSWER: what needs it is not tested (BARTIZAN_TEST_POSTGRES)")
+
+
+def need_redis() -> str:
+    from redis import Redis
+
+    try:
+        with Redis.from_url(REDIS, socket_timeout=3) as connection:
+            connection.ping()
+    except Exception:
+        missing("Redis DOES NOT ANSWER: what needs it is not tested (BARTIZAN_TEST_REDIS)")
+    return REDIS
+
+
+def missing(told: str) -> None:
     if os.environ.get("BARTIZAN_REQUIRE_SERVICES") == "1":
         pytest.fail(told)
     pytest.skip(told)

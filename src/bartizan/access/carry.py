@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from bartizan.core.encoding import Json, canonical
 from bartizan.core.events import AuditEvent, Journal
@@ -25,6 +27,7 @@ from bartizan.core.stamp import Stamp
 from bartizan.errors import InvalidCode, InvalidToken, Misuse, Reason, Unauthenticated
 
 LONGEST_LIFE = 86_400
+_LEFT = "a job that is over was left behind here: an async generator that works as one needs jobs.contained"
 LONGEST_BODY = 8192  # bytes: an organization, an actor, and scopes
 
 KeyPrincipal = SecretPrincipal | PublishablePrincipal
@@ -59,6 +62,21 @@ class Home:
         return self._clock.seconds()
 
 
+class _Left(tuple[Principal, ...]):
+    """The callers of a job that is over: in a context where it was left behind, whoever looks for them is refused."""
+
+    __slots__ = ()
+
+    def __getitem__(self, _: Any) -> NoReturn:
+        raise Misuse(_LEFT)
+
+    def __iter__(self) -> NoReturn:
+        raise Misuse(_LEFT)
+
+    def __len__(self) -> NoReturn:
+        raise Misuse(_LEFT)
+
+
 class Job(Unit):
     """Work under a principal of its own, for as long as the block lasts: a unit of work."""
 
@@ -90,10 +108,12 @@ class Job(Unit):
         return self._principal
 
     def __exit__(self, *_: object) -> None:
-        # First: where the block is left in another context than it was entered in (an async generator that somebody
-        # else closes), the reset fails, and what stays behind there is over, so that no wall takes it.
         self.over = True
-        current_unit.reset(self._before)
+        self.callers = _Left()
+        # Where the block is left in another context than it was entered in (an async generator that somebody else
+        # closes), there is nothing to reset here, and what stays behind there refuses.
+        with suppress(ValueError):
+            current_unit.reset(self._before)
 
 
 def job(home: Home, name: str, org: str | None, scopes: Collection[str]) -> Job:

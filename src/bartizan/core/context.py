@@ -6,6 +6,7 @@ an `OrgAccess`) remembers it, and refuses once it is over, or where another one 
 
 from typing import NoReturn
 
+from bartizan.core.encoding import joined
 from bartizan.core.principal import Environment, Principal, Unit, Verified, current_principal, current_unit, verified
 from bartizan.errors import Misuse, NotFound, Reason
 
@@ -35,6 +36,10 @@ class OrgContext(Verified):
     def same(self, other: "OrgContext") -> bool:
         """Whether both are of one organization in one environment."""
         return self.org == other.org and self.environment == other.environment
+
+    def key(self, *parts: str) -> str:
+        """A key for a cache, which no other organization or environment can have, whatever the parts are."""
+        return joined(*[part.encode() for part in (self.environment, self.org, *parts)]).hex()
 
     def __repr__(self) -> str:
         return f"<OrgContext {self.org} {self.environment}>"
