@@ -144,6 +144,7 @@ class _When(Requirement):
 
     def __init__(self, condition: Condition) -> None:
         self._met = (Way(_NOBODY, (condition,)),)
+        self.conditions = (condition,)
 
     def met_by(self, _: Held, __: Clock, /) -> Sequence[Way] | Shortfall:
         """If the application says so, which the gate asks."""

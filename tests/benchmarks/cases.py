@@ -5,6 +5,7 @@ each request a scope of 14 keys with 8 headers and the two closures; the applica
 held under the 18,900 instructions of the prototype from which the bounds come: a heavier unit would flatter us.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from hmac import compare_digest, digest
 from importlib import import_module
@@ -235,9 +236,9 @@ def gated(adapter: str, path: str, status: int = 200, **more: Any) -> Callable[[
 
 def observed() -> Case:
     def observe(decision: Decision) -> None:
-        seen[decision.reason] = seen.get(decision.reason, 0) + 1
+        seen[decision.rule] += 1
 
-    seen: dict[str, int] = {}
+    seen: Counter[str | None] = Counter()
     return House(on_decision=observe).request("asgi", "/v1/orders/17", 200)
 
 

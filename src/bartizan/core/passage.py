@@ -15,6 +15,7 @@ from bartizan.errors import BartizanError, Misuse, Reason
 Kinds = frozenset[str]
 Held = Mapping[str, Principal]
 HeaderPairs = list[tuple[bytes, bytes]]
+_ADMITTED = Reason.ADMITTED.value
 
 
 class Condition(NamedTuple):
@@ -64,6 +65,7 @@ class Requirement(ABC):
     rest: bool = False  # may open what no other rule names
     conditional: bool = False  # a condition, and no credential yet whose caller it could be asked of
     lone: Mapping[str, Kinds] = MappingProxyType({})  # kinds that meet it alone, each with the scopes that it takes
+    conditions: "tuple[Condition, ...]" = ()  # what each of those is asked about besides
 
     @abstractmethod
     def met_by(self, held: Held, clock: Clock, /) -> Sequence[Way] | Shortfall:
@@ -89,8 +91,11 @@ class All(Requirement):
         self.ways: frozenset[Kinds] = frozenset(x | y for x in a.ways for y in b.ways)
         self.alternative: bool = a.alternative and b.alternative
         self.conditional: bool = a.conditional and b.conditional
-        if a.conditional != b.conditional and frozenset() in self.ways:
-            raise Misuse("when() is asked of a caller: optional() may have none")
+        if a.conditional or b.conditional:
+            if not self.conditional and frozenset() in self.ways:
+                raise Misuse("when() is asked of a caller: optional() may have none")
+            self.lone: Mapping[str, Kinds] = a.lone or b.lone
+            self.conditions: tuple[Condition, ...] = a.conditions + b.conditions
 
     def met_by(self, held: Held, clock: Clock, /) -> Sequence[Way] | Shortfall:
         """The pairs of ways that hold."""
@@ -118,6 +123,8 @@ class Either(Requirement):
             raise Misuse("when() stands under & with a credential")
         self.sides: tuple[Requirement, Requirement] = (a, b)
         self.ways: frozenset[Kinds] = a.ways | b.ways
+        if a.conditions or b.conditions:
+            return  # of one side: `met_by` knows which
         both = a.lone.keys() & b.lone.keys()
         self.lone: Mapping[str, Kinds] = {kind: took for kind, took in {**a.lone, **b.lone}.items() if kind not in both}
 
@@ -274,7 +281,7 @@ class Decision:
     @property
     def reason(self) -> str:
         """Why: one of `bartizan.errors.Reason`; an admission's is `admitted`."""
-        return (Reason.ADMITTED if self._failure is None else self._failure.reason).value
+        return _ADMITTED if self._failure is None else self._failure.reason.value
 
 
 _NAME = regex(r"[a-z][a-z0-9_-]{0,63}", ASCII)

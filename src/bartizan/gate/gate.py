@@ -8,7 +8,7 @@ from typing import Final
 
 from bartizan.core.drive import Blocking, blocking, settle
 from bartizan.core.events import AuditEvent, Journal
-from bartizan.core.passage import Admit, Authenticator, Decision, Refuse, Rule, Way
+from bartizan.core.passage import Admit, Authenticator, Condition, Decision, Refuse, Rule
 from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import NOBODY, PERSONAL, Noted, Presence, Principal, current_unit
 from bartizan.core.request import Request
@@ -119,6 +119,10 @@ class Gate:
                     # What most requests are: one credential that is enough. `_settled` would say the same.
                     if principal is not None and lone is not None and lone <= principal.scopes:
                         present = (principal,)
+                        if plan.conditions and (plan.org is None or principal.org == segments[plan.org]):
+                            denied = await self._denied(plan.conditions, principal, request)
+                            if denied is not None:
+                                raise denied
                     else:
                         present = await self._settled(plan, held, request, segments)
                     if plan.org is not None and present[0].org != segments[plan.org]:
@@ -134,7 +138,9 @@ class Gate:
             else:
                 verdict = self._refused(error, plan, held, request)
         if self._on_decision is not None:
-            self._observe(verdict, failure, plan, held, perf_counter_ns() - started)
+            rule = None if plan is None else plan.pattern.text
+            enforced = failure is None or isinstance(verdict, Refuse)
+            self._observe(Decision(rule, failure, enforced, self._foremost(held), perf_counter_ns() - started))
         return verdict
 
     async def end(self, admit: Admit, status: int) -> None:
@@ -250,33 +256,33 @@ class Gate:
     ) -> tuple[Principal, ...]:
         """Whom the requirement lets in: the callers of the first way that holds, most personal first."""
         ways = ways_met(plan, held, self._companions, self._clock)
-        failed: Unavailable | None = None
-        said: str | None = None
+        failed: BartizanError = Forbidden(Reason.CONDITION)
         for way in ways:
             present = tuple([held[kind] for kind in self._personal if kind in way.kinds])
             if way.conditions and plan.org is not None and present[0].org != segments[plan.org]:
                 raise NotFound(Reason.WRONG_ORGANIZATION)  # nobody of another organization is asked about
-            try:
-                said = await self._denied(way, present[0], request) if way.conditions else None
-            except Unavailable as unavailable:
-                failed = unavailable  # another way may hold without it
-            else:
-                if said is None:
-                    return present
-        if failed is not None:
-            raise failed
-        error = Forbidden(Reason.CONDITION)
-        error.about = said
-        raise error
+            denied = await self._denied(way.conditions, present[0], request) if way.conditions else None
+            if denied is None:
+                return present
+            if failed.status != Unavailable.status:  # another way may hold without it
+                failed = denied
+        raise failed
 
-    async def _denied(self, way: Way, caller: Principal, request: Request) -> str | None:
-        """The first condition of a way to which the application says `False`, or None."""
-        for condition in way.conditions:
-            said = await settle(partial(condition.check, caller, request), self._waits)
+    async def _denied(
+        self, conditions: Sequence[Condition], caller: Principal, request: Request
+    ) -> BartizanError | None:
+        """Why one of the conditions does not hold: the application says `False`, or nothing that counts."""
+        for condition in conditions:
+            try:
+                said: object = await settle(partial(condition.check, caller, request), self._waits)
+            except Unavailable as failed:
+                return failed
             if said is False:
-                return condition.name
+                error = Forbidden(Reason.CONDITION)
+                error.about = condition.name
+                return error
             if said is not True:
-                raise Unavailable(Reason.CALLBACK_FAILED)
+                return Unavailable(Reason.CALLBACK_FAILED)
         return None
 
     def _refused(self, error: BartizanError, plan: Plan | None, held: dict[str, Principal], request: Request) -> Refuse:
@@ -302,24 +308,12 @@ class Gate:
     def _foremost(self, held: dict[str, Principal]) -> Principal | None:
         """The most personal of those who were verified."""
         if len(held) < 2:
-            return next(iter(held.values()), None)
+            for caller in held.values():
+                return caller
+            return None
         return next(held[kind] for kind in self._personal if kind in held)
 
-    def _observe(
-        self,
-        verdict: Admit | Refuse,
-        failure: BartizanError | None,
-        plan: Plan | None,
-        held: dict[str, Principal],
-        nanoseconds: int,
-    ) -> None:
-        decision = Decision(
-            None if plan is None else plan.pattern.text,
-            failure,
-            failure is None or isinstance(verdict, Refuse),
-            self._foremost(held),
-            nanoseconds,
-        )
+    def _observe(self, decision: Decision) -> None:
         try:
             if self._on_decision is not None:
                 self._on_decision(decision)

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bartizan.core.events import Journal
-from bartizan.core.passage import Authenticator, Refuse, Way
+from bartizan.core.passage import Authenticator, Condition, Refuse
 from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import Noted, Principal, current_unit
 from bartizan.core.request import Request
 from bartizan.core.tables import Backend
-from bartizan.errors import NotAsked, Reason, WouldWrite
+from bartizan.errors import BartizanError, NotAsked, Reason, WouldWrite
 from bartizan.gate.doors import Door
 from bartizan.gate.explanation import PLACES, Explanation, Outcome, Step
 from bartizan.gate.gate import Gate
@@ -94,10 +94,11 @@ class Rehearsal(Gate):
         self._asked = True
         return await super()._settled(plan, held, request, segments)
 
-    async def _denied(self, way: Way, caller: Principal, request: Request) -> str | None:
-        if not self._callbacks:
-            raise NotAsked
-        return await super()._denied(way, caller, request)
+    async def _denied(
+        self, conditions: Sequence[Condition], caller: Principal, request: Request
+    ) -> BartizanError | None:
+        self._asked = True
+        return await super()._denied(conditions, caller, request) if self._callbacks else NotAsked()
 
     async def explained(self, request: Request) -> Explanation:
         """What the gate would say to this request, place by place."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from bartizan.core.passage import Admit, HeaderPairs, Requirement, Rule
+from bartizan.core.passage import Admit, Condition, HeaderPairs, Requirement, Rule
 from bartizan.core.principal import Noted
 from bartizan.errors import BartizanError, Misuse, Reason
 from bartizan.gate.patterns import Pattern, Table
@@ -24,6 +24,7 @@ class Plan:
         "_faults",
         "away",
         "challenge",
+        "conditions",
         "kinds",
         "lone",
         "look",
@@ -40,6 +41,7 @@ class Plan:
         self.rule: Rule = rule
         self.requirement: Requirement = rule.requirement
         self.lone: Mapping[str, frozenset[str]] = rule.requirement.lone
+        self.conditions: tuple[Condition, ...] = rule.requirement.conditions
         self.look: Literal["away", "nothing", "caller"] = rule.requirement.look
         self.kinds: frozenset[str] = frozenset().union(*rule.requirement.ways)
         self.optional: bool = self.look == "caller" and frozenset() in rule.requirement.ways
