@@ -269,6 +269,11 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         b'{"a":' * 9_000,
         b"",
         b"1 2",
+        b"{}{}",
+        b"{} ]",
+        b"[] \x0b",
+        b"{}\xc2\xa0",
+        b"{}\0",
         b"'a'",
         b"{a:1}",
         b'"\n"',
@@ -284,6 +289,8 @@ def test_strict_json_reads_json() -> None:
     assert parsed(b' {"a": [1, 2.5, null, true, "\\u00e9\\ud83d\\ude00\xc3\xa9"]}\n') == {
         "a": [1, 2.5, None, True, "é😀é"]
     }
+    for text in (b"{}", b" {}", b"{} \t\r\n", b"\n[] ", b"0", b" 0 ", b'""'):
+        assert parsed(text) == json.loads(text)
     assert parsed(b"[" * DEEPEST + b"]" * DEEPEST) is not None
     assert parsed(b'"' + b"[" * 100 + b'"') == "[" * 100
     assert parsed(b"[" + b"[]," * 100 + b"[]]") == [[]] * 101

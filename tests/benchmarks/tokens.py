@@ -215,11 +215,11 @@ def issuing(algorithm: str) -> Callable[[], Case]:
         tokens.signing.signing = signing  # type: ignore[method-assign]
 
         def issue() -> str:
-            work = tokens.issue(org=CLAIMS["org"], subject=CLAIMS["sub"], session=CLAIMS["sid"], generation=7)
+            work = tokens.mint(org=CLAIMS["org"], subject=CLAIMS["sub"], session=CLAIMS["sid"], generation=7)
             try:
                 work.send(None)
             except StopIteration as end:
-                return str(end.value)
+                return str(end.value[0])
             raise RuntimeError("it waits")
 
         check = verifier(algorithm)

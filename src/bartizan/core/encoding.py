@@ -112,8 +112,11 @@ def parsed(data: bytes) -> Any:
     """
     text = data.decode("utf-8")
     try:
-        value, end = _STRICT.raw_decode(text) if text[:1] in ("{", "[") else (None, -1)
-        if end != len(text):  # there is white space
+        if text[:1] in {"{", "["}:  # as `decode` does it, without looking for white space that is hardly ever there
+            value, end = _STRICT.raw_decode(text)
+            if text[end:].strip(" \t\r\n"):
+                raise ValueError("more than one value")
+        else:
             value = _STRICT.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
