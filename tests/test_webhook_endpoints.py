@@ -1,6 +1,7 @@
 """Whom webhooks are sent to: rows, boxes and states, and deliveries over the wire. Attacks carry their names."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -724,6 +725,10 @@ def test_update() -> None:
     changed = endpoints(kit).update(issued.record.id, org="org_1", url="https://new.example/", name="new")
     assert (changed.url, changed.name, changed.headers) == ("https://new.example/", "new", {"x-a"})
     assert changed == replace(issued.record, url="https://new.example/", name="new")
+    assert [json.loads(event.data) for event in kit.events] == [
+        {"host": "hooks.example"},
+        {"host": "new.example", "changed": ["url", "name"]},
+    ]
     assert endpoints(kit).update(issued.record.id, org="org_1", headers={}).headers == frozenset()
     endpoints(kit).deliver(issued.record.id, BODY, org="org_1", id="msg_1")
     assert sent.seen[0][0] == "https://new.example/"

@@ -81,10 +81,10 @@ class EndpointChanges:
         """The row with a new box of these contents."""
         return sealed(self._box, self._ring.newest, row, contents)
 
-    async def create(self, row: EndpointRow) -> None:
-        """A new row."""
+    async def create(self, row: EndpointRow, *, host: str) -> None:
+        """A new row; `host` is for its event."""
         await self._used_roots.ready()
-        events = self._journal.within(self.event("webhook_endpoint.created", row))
+        events = self._journal.within(self.event("webhook_endpoint.created", row, host=host))
         for _ in range(2):  # the second where somebody else was the first to use this root
             step = Insert(WEBHOOK_ENDPOINTS, row)
             if await self._used_roots.change(SEALED.purpose, row.environment, step, also=events) is not None:
@@ -168,6 +168,6 @@ class EndpointChanges:
         return await self._backend.change(step, also=also) is not None
 
     @staticmethod
-    def event(name: str, row: EndpointRow, **data: Any) -> AuditEvent:
+    def event(name: str, row: EndpointRow, /, **data: Any) -> AuditEvent:
         """What is told of a row, by whoever acts now."""
         return AuditEvent(name=name, org=row.org, actor=current_actor(), target=row.id, data=data)

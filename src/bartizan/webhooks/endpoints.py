@@ -119,7 +119,7 @@ class WebhookEndpoints:
             disabled_at=None, why="", version=1,
         )  # fmt: skip
         row = self._rows.sealed(row, contents)
-        await self._waits.finish(self._rows.create(row))
+        await self._waits.finish(self._rows.create(row, host=self._host(url)))
         return IssuedEndpoint(self._theirs(text), record(row, contents))
 
     async def get(self, endpoint_id: str, *, org: str) -> EndpointRecord:
@@ -164,13 +164,17 @@ class WebhookEndpoints:
         to = None if url is None else self._url(url)
         own = None if headers is None else self._headers(headers)
         named = None if name is None else _named(name)
+        given = {"url": url, "name": name, "headers": headers}
+        told: dict[str, Any] = {"changed": [what for what, value in given.items() if value is not None]}
+        if to is not None:
+            told["host"] = self._host(to)
 
         def changed(row: EndpointRow) -> EndpointRow:
             contents = self._rows.opened(row)
             new = replace(row, url=row.url if to is None else to, name=row.name if named is None else named)
             return self._rows.sealed(new, Contents(contents.secrets, contents.headers if own is None else own))
 
-        return await self._edit(endpoint_id, org, "webhook_endpoint.updated", changed)
+        return await self._edit(endpoint_id, org, "webhook_endpoint.updated", changed, **told)
 
     async def rotate(
         self, endpoint_id: str, *, org: str, grace: int = GRACE, secret: str | None = None
@@ -283,7 +287,13 @@ class WebhookEndpoints:
         return request_headers(ours, contents.headers, agent=policy.agent)
 
     async def _edit(
-        self, endpoint_id: str, org: str, event: str, changed: Callable[[EndpointRow], EndpointRow | None], **data: Any
+        self,
+        endpoint_id: str,
+        org: str,
+        event: str,
+        changed: Callable[[EndpointRow], EndpointRow | None],
+        /,
+        **data: Any,
     ) -> EndpointRecord:
         row = await self._waits.finish(self._rows.edit(endpoint_id, org, event, changed, data))
         try:
@@ -303,8 +313,12 @@ class WebhookEndpoints:
     def _url(self, url: object) -> str:
         if not isinstance(url, str):
             raise InvalidRequest(Reason.ENDPOINT_NOT_ALLOWED)
-        self._policy.endpoint.check(url)  # as far as it tells by itself: its name is looked up for each attempt
+        self._host(url)
         return url
+
+    def _host(self, url: str) -> str:
+        """What an event tells of a URL, the rest of which may be a secret; `InvalidRequest` for one that may not be."""
+        return self._policy.endpoint.check(url).host  # as far as it tells by itself: it is looked up for each attempt
 
     def _headers(self, headers: Mapping[Any, Any]) -> Mapping[str, str]:
         if not all(isinstance(text, str) for item in headers.items() for text in item):
