@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from django.apps import apps  # type: ignore[import-untyped]
 from django.conf import settings  # type: ignore[import-untyped]
 from django.core.handlers.asgi import ASGIHandler  # type: ignore[import-untyped]
 from django.core.handlers.wsgi import WSGIHandler  # type: ignore[import-untyped]
@@ -30,6 +31,7 @@ from bartizan.integrations import fastapi, flask, litestar, starlette
 
 if not settings.configured:
     settings.configure(ALLOWED_HOSTS=["*"], DEFAULT_CHARSET="utf-8")
+apps.populate(())  # REST framework's own answers are translated, and ask which applications there are
 
 Act = Callable[[str], str]  # what a handler does with its route's path
 Build = Callable[[Sequence[str], Gate, Act], AbstractContextManager[Any]]

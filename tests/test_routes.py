@@ -189,7 +189,7 @@ def test_litestar_with_mounts_static_files_and_websockets(tmp_path: Path) -> Non
         Starlette(routes=[StarletteRoute("/x/{y}", nothing), WebSocketRoute("/ws", nothing)])
     )
     files = create_static_files_router(path="/static", directories=[tmp_path])
-    app = Litestar([order, more, live, raw, mounted, files], openapi_config=None)
+    app = Litestar([order, more, live, raw, mounted, files], openapi_config=None, logging_config=None)
     assert listed(app, [Rule("/sub/**", allow.secret_key()), Rule("GET /static/**", allow.untouched())]) == [
         "WEBSOCKET /live -> refused",
         "POST /more -> refused",
@@ -249,7 +249,7 @@ def test_django_with_includes_and_expressions() -> None:
 
 
 EXPRESSIONS = [
-    r"^admin/x$", r"^admin/(?P<y>[0-9]{4})/$", r"^a/(?P<s>[\w-]+)/\Z", r"admin/x$", r"^admin/x", r"^a/(b/)?c$", r"^a/.*$",
+    r"^admin/x$", r"a/b/?$", r"x\$", r"^admin/(?P<y>[0-9]{4})/$", r"^a/(?P<s>[\w-]+)/\Z", r"admin/x$", r"^admin/x", r"^a/(b/)?c$", r"^a/.*$",
     r"^(?P<a>\d+)\.html$", r"^a/x?$", r"^x\$", r"^a/[^/]+$", r"^a/[ -~]+$", r"^a|b$", r"^$", r"(?i)^a$", r"^A$",
     r"^a/(?P<x>(b/)+)c$", r"^b\d*/c$", r"^a/(?P<f>[^/]+\.(?:json))$", r"^a/(x|b/c)$", r"^[ab]*/c$", r"^a/(?!b)[^/]*$",
     r"^a\Wc$", r"^a\/b$", r"^a(?:/b)?$", r"^a/\S+$", r"^a(?=/)/b$", r"^(a/){2}c$", r"^a/b*$", r"^a{0,2}/b$", r"^(?x: a ) / b$",
@@ -344,7 +344,7 @@ def test_an_application_that_cannot_be_listed_serves_all_the_same(caplog: pytest
 
 
 def test_an_application_without_a_gate_has_no_table() -> None:
-    for app in (Starlette(), Flask("x"), Litestar([], openapi_config=None), nothing):
+    for app in (Starlette(), Flask("x"), Litestar([], openapi_config=None, logging_config=None), nothing):
         with pytest.raises(Misuse, match="no gate"):
             table_of(app)
 
@@ -355,7 +355,7 @@ def test_every_way_to_put_a_gate_is_found() -> None:
         Starlette(),
         FastAPI(openapi_url=None),
         Flask("x", static_folder=None),
-        Litestar([], openapi_config=None),
+        Litestar([], openapi_config=None, logging_config=None),
     ]
     for app, module in zip(apps, (starlette, fastapi, flask, litestar), strict=True):
         module.install(app, gate)

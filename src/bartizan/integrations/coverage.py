@@ -90,7 +90,7 @@ def _decided(gate: Gate, one: Route, method: str, near: Sequence[Pattern], longe
     for pattern in (None, *near):
         shape = pattern.shape if pattern is not None else ()
         least = max(len(one.shape), len(shape))
-        most = longest + 1 if one.rest and (pattern is None or pattern.rest) else least
+        most = max(least, longest) + 1 if one.rest and (pattern is None or pattern.rest) else least
         for length in range(most, least - 1, -1):
             path = [
                 next((text for text in (*one.shape[at : at + 1], *shape[at : at + 1]) if text is not None), _FRESH)

@@ -66,8 +66,8 @@ class GateMiddleware(MiddlewareMixin):  # type: ignore[misc]
                 return self.get_response(request)
             request.bartizan = verdict
             response = self.get_response(request)
-            if not self._goes_on(verdict, response) and verdict.ends is not None:
-                self.gate.blocking.end(verdict, response.status_code)
+            if not self._goes_on(verdict, request, response):
+                _left(self.gate.blocking, verdict, response)
             return response
 
     async def __acall__(self, request: Any) -> Any:
@@ -82,10 +82,16 @@ class GateMiddleware(MiddlewareMixin):  # type: ignore[misc]
             request.bartizan = verdict
             if size_of(request) > verdict.rule.body_limit:
                 return _answer(self.gate.refusal(TooLarge(), asked))
-            response = await self.get_response(request)
-            if not self._goes_on(verdict, response) and verdict.ends is not None:
-                await self.gate.end(verdict, response.status_code)
-            return response
+            status, goes_on = 0, False
+            try:
+                response = await self.get_response(request)
+                status, goes_on = response.status_code, self._goes_on(verdict, request, response)
+                return response
+            finally:  # it is cancelled where the client goes away
+                if not goes_on:
+                    verdict.over = True
+                    if verdict.ends is not None:
+                        await self.gate.end(verdict, status)
 
     def process_exception(self, request: Any, error: Exception) -> Any:
         """Answer an error of ours that a view raised like a refusal."""
@@ -93,14 +99,13 @@ class GateMiddleware(MiddlewareMixin):  # type: ignore[misc]
             return _answer(self.gate.refusal(error, request_of(request)))
         return None
 
-    def _goes_on(self, admit: Admit, response: Any) -> bool:
+    def _goes_on(self, admit: Admit, request: Any, response: Any) -> bool:
         """Whether the body is still to be made: then each piece of it is made within the passage."""
         if not response.streaming:
-            admit.over = True
             return False
         chunks = response.streaming_content
         if response.is_async:
-            response.streaming_content = async_steps(self.gate, admit, aiter(chunks))
+            response.streaming_content = async_steps(self.gate, admit, aiter(chunks), request.close)
         else:
             response.streaming_content = steps(self.gate.blocking, admit, iter(chunks))
         response._resource_closers.append(partial(_left, self.gate.blocking, admit, response))  # noqa: SLF001

@@ -1,6 +1,6 @@
 """A passage through a framework that goes on after its handler has answered: who is calling, and may they still."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
@@ -49,23 +49,29 @@ def steps(gate: BlockingGate, admit: Admit, chunks: Iterator[Any]) -> Iterator[A
         yield chunk
 
 
-async def async_steps(gate: Gate, admit: Admit, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """As `steps`."""
+async def async_steps(
+    gate: Gate, admit: Admit, chunks: AsyncIterator[Any], left: Callable[[], object]
+) -> AsyncIterator[Any]:
+    """As `steps`; `left` is called at the end, however it comes."""
     watch = _Watch(admit, gate.every)
-    while True:
-        with within(admit):
-            try:
-                chunk = await anext(chunks)
-            except StopAsyncIteration:
-                return
-            if watch.due():
+    try:
+        while True:
+            with within(admit):
                 try:
-                    await gate.recheck(admit)
-                except (Rejected, Unavailable) as error:
-                    watch.failed(error)
-                else:
-                    watch.may_fail = True
-        yield chunk
+                    chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    return
+                if watch.due():
+                    try:
+                        await gate.recheck(admit)
+                    except (Rejected, Unavailable) as error:
+                        watch.failed(error)
+                    else:
+                        watch.may_fail = True
+            yield chunk
+    finally:
+        admit.over = True
+        left()
 
 
 class _Watch:

@@ -139,10 +139,12 @@ def of_django(patterns: Iterable[Any], text: str = "", spelled: str = "") -> Ite
 def _regex_path(pattern: re.Pattern[str], *, whole: bool) -> str:
     """What a regular expression of Django's spells; whatever it may match elsewhere, or in another case, is `ANY`."""
     text = pattern.pattern
-    if not text.startswith("^") or "|" in text or pattern.flags & ~re.UNICODE:
+    # Django searches, but takes the whole path for a view's expression that ends in `$`.
+    anchored = text.startswith("^") or (whole and text.endswith("$"))
+    if not anchored or "|" in text or pattern.flags & ~re.UNICODE:
         return ANY
     end = next((end for end in ("$", r"\Z") if text.endswith(end) and not text.endswith("\\" + end)), "")
-    text = text[1 : len(text) - len(end)]
+    text = text[text.startswith("^") : len(text) - len(end)]
     out, at, groups = "", 0, list[int]()
     while at < len(text):
         atom = _ATOM.match(text, at)
