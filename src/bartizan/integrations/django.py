@@ -15,6 +15,7 @@ from django.urls import get_resolver  # type: ignore[import-untyped]
 from django.utils.deprecation import MiddlewareMixin  # type: ignore[import-untyped]
 from django.utils.module_loading import import_string  # type: ignore[import-untyped]
 
+from bartizan.access.django import OrgWall as OrgWall  # noqa: PLC0414 - its public path
 from bartizan.core.passage import Admit, Refuse
 from bartizan.core.principal import Principal, current_principal
 from bartizan.errors import Misuse, Rejected, TooLarge, Unauthenticated, Unavailable
