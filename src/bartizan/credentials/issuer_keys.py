@@ -4,7 +4,7 @@ A request waits for a fetch only where nothing that is held can answer it: befor
 has seen. What is older than `FRESH` still answers and is fetched again by the upkeep thread.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from re import compile as pattern
 from threading import Lock
@@ -29,7 +29,8 @@ ABSENT = 60  # seconds in which a header whose key was looked for, and not found
 MANY_ABSENT = 1000
 MANY_ROUTES = 10_000
 TAIL = 64  # characters of a signature, by which a token that verified is known again
-MENTIONS = 8  # of an `iss` in a payload that are looked at; `act` (RFC 8693) has one of its own
+MENTIONS = 8  # of an `iss` in a payload that are looked at
+FEW = 100  # braces, brackets and commas of a payload that is read before its signature has been checked
 
 NEVER = -(2**62)
 _NOBODY: "tuple[bytes, IssuerKeys | None]" = b"", None
@@ -273,23 +274,27 @@ def _kid_of(token: str) -> str:
 def named_in(presented: bytes, known: Mapping[bytes, IssuerKeys]) -> IssuerKeys | None:
     r"""Which of the known issuers the payload of a token names, which nobody has verified; None where it names none.
 
-    This looks for an `iss` and reads no JSON, which would be long work on what a stranger sends. Of several the one
-    that is in no other object counts. A name written with escapes, `\/` aside, is none.
+    This looks for an `iss` and reads no JSON, which would be long work on what a stranger sends. Where there are
+    several, since `act` (RFC 8693) has one of its own, a short payload is read, and of a long one the `iss` outside all
+    braces but the first counts. A name written with escapes, `\/` aside, is none.
     """
     parts: Sequence[bytes] = presented.split(b".", 3) if len(presented) <= MOST_BYTES else ()
     payload = loose_base64url(parts[1]) if len(parts) == 3 else b""
-    found = [(at, issuer) for at, url in _mentions(payload) if (issuer := known.get(url)) is not None]
-    if len(found) < 2:
+    mentions = [(it.start(), it[1].replace(b"\\/", b"/")) for it in islice(_MENTION.finditer(payload), MENTIONS)]
+    found = [(at, known[url]) for at, url in mentions if url in known]
+    if len({id(issuer) for _, issuer in found}) < 2:
         return found[0][1] if found else None
+    if sum(payload.count(each) for each in (b"{", b"[", b",")) <= FEW:
+        try:
+            claims = parsed(payload)
+        except ValueError:
+            return None
+        issuer = claims.get("iss") if isinstance(claims, dict) else None
+        return known.get(issuer.encode()) if isinstance(issuer, str) else None
     depth = seen = 0
-    for at, issuer in found:
+    for at, named in found:
         depth += payload.count(b"{", seen, at) - payload.count(b"}", seen, at)
         seen = at
         if depth == 1:
-            return issuer
-    return found[0][1]
-
-
-def _mentions(payload: bytes) -> Iterator[tuple[int, bytes]]:
-    for found in islice(_MENTION.finditer(payload), MENTIONS):
-        yield found.start(), found[1].replace(b"\\/", b"/")
+            return named
+    return None
