@@ -36,6 +36,13 @@ class Column:
 
     def checked(self, value: Any) -> Any:
         """`value`, or `Misuse` where no backend could keep exactly it."""
+        kind = type(value)
+        if kind is self.type and (  # what nearly all values are
+            kind is bytes
+            or (kind is int and -LARGEST <= value <= LARGEST)
+            or (kind is str and value.isascii() and "\0" not in value)
+        ):
+            return value
         if value is None and self.optional:
             return None
         if not isinstance(value, self.type) or isinstance(value, bool):
@@ -120,6 +127,9 @@ def _column(name: str, hint: Any) -> Column:
     return Column(name, kind, optional)
 
 
+_SECONDS = Column("Now()", int, optional=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Now:
     """The backend's clock in UTC seconds, plus a constant of at most 62 bits, so that the sum is a number we keep."""
@@ -127,7 +137,7 @@ class Now:
     plus: int = 0
 
     def __post_init__(self) -> None:
-        Column("Now()", int, optional=False).checked(self.plus)
+        _SECONDS.checked(self.plus)
         if not -NEVER <= self.plus <= NEVER:
             raise Misuse("Now() takes a number of at most 62 bits")
 
@@ -277,15 +287,21 @@ def checked_limit(limit: int) -> None:
 
 def checked_conditions(table: Table[Any], where: Sequence[Is]) -> tuple[Is, ...]:
     """`where`, every value of its column's type."""
+    columns = table.columns
     for condition in where:
-        column = _named(table, condition.column)
+        column = columns.get(condition.column) or _named(table, condition.column)
+        value = condition.value
+        if type(value) is column.type and (column.type is bytes or (column.type is int and -NEVER <= value <= NEVER)):
+            continue  # what nearly all are, in as few words as it can be said
         if isinstance(condition.value, Now):
             if column.type is not int:
                 raise Misuse(f"{column.name}: only numbers compare with Now()")
         elif condition.value is None and condition.op == "=":
             pass
+        elif condition.value is None:
+            Column(column.name, column.type, optional=False).checked(None)
         else:
-            Column(column.name, column.type, optional=False).checked(condition.value)
+            column.checked(condition.value)
     return tuple(where)
 
 

@@ -6,8 +6,9 @@ generation has evidently received it; until then the answer may have been lost, 
 """
 
 from enum import StrEnum
+from functools import lru_cache
 
-from bartizan.core.tables import Insert, Is, Now, Update
+from bartizan.core.tables import Assignments, Insert, Is, Now, Update
 from bartizan.errors import Reason
 from bartizan.sessions.families import FAMILIES, EpochRow, FamilyRow, began, over, passed
 
@@ -94,6 +95,21 @@ def decide_refresh(
     return Outcome.REUSE
 
 
+def turns(outcome: Outcome, family: FamilyRow, presented: Presented, now: int) -> tuple[Outcome, ...]:
+    """What is tried in its order, where the store refuses and nothing has changed: its clock says otherwise than ours.
+
+    Only what time decides has another turn, and the last one writes nothing.
+    """
+    if outcome is Outcome.ROTATED:
+        return Outcome.ROTATED, Outcome.FRESH
+    if outcome not in {Outcome.REUSE, Outcome.LATE_RECOVERY} or family.generation - presented.generation != 1:
+        return (outcome,)
+    if family.confirmed or lates(family, now) >= LATE_A_DAY:
+        return Outcome.REUSE, Outcome.GRACE
+    other = Outcome.REUSE if outcome is Outcome.LATE_RECOVERY else Outcome.LATE_RECOVERY
+    return outcome, other, Outcome.GRACE
+
+
 def lates(family: FamilyRow, now: int) -> int:
     """How many late recoveries there were today."""
     day, count = divmod(family.late, 1000)
@@ -104,28 +120,24 @@ def rotation(
     presented: Presented, *, binding: str | None, environment: str, salt: bytes, grace: int, idle: int
 ) -> Update[FamilyRow]:
     """The next generation, if this is the newest one, the family lives, and the window is closed."""
-    return Update(
-        FAMILIES,
-        presented.family,
-        where=(
-            Is("generation", "=", presented.generation),
-            Is("salt", "=", presented.salt),
-            Is("binding", "=", binding),
-            Is("environment", "=", environment),
-            Is("revoked_at", "=", None),
-            Is("absolute_ends", ">", Now()),
-            Is("idle_ends", ">", Now()),
-            Is("rotated_at", "<=", Now(-grace)),
-        ),
-        set=(
-            ("generation", presented.generation + 1),
-            ("previous_salt", presented.salt),
-            ("salt", salt),
-            ("rotated_at", Now()),
-            ("confirmed", 0),
-            ("idle_ends", Now(idle)),
-        ),
+    open_, times = _always(environment, grace, idle)
+    generation = Is("generation", "=", presented.generation)
+    where = (generation, Is("salt", "=", presented.salt), Is("binding", "=", binding), *open_)
+    new = (("generation", presented.generation + 1), ("previous_salt", presented.salt), ("salt", salt), *times)
+    return Update(FAMILIES, presented.family, where, new)
+
+
+@lru_cache(64)
+def _always(environment: str, grace: int, idle: int) -> tuple[tuple[Is, ...], Assignments]:
+    """What is asked, and set, whatever the token: it lives here and now, and its window is closed."""
+    where = (
+        Is("environment", "=", environment),
+        Is("revoked_at", "=", None),
+        Is("absolute_ends", ">", Now()),
+        Is("idle_ends", ">", Now()),
+        Is("rotated_at", "<=", Now(-grace)),
     )
+    return where, (("rotated_at", Now()), ("confirmed", 0), ("idle_ends", Now(idle)))
 
 
 def recovered(family: FamilyRow, *, now: int, recovery: int) -> Update[FamilyRow]:

@@ -35,6 +35,7 @@ from bartizan.sessions.refresh import (
     kill,
     recovered,
     rotation,
+    turns,
 )
 from bartizan.sessions.state import Kept, State, Three
 
@@ -204,6 +205,8 @@ class Rotation:
         """The row whose newest generation answers the token; raises for every other outcome."""
         policy, environment = self._policy, self._environment
         spared = False
+        before: FamilyRow | None = None
+        turn = 0
         for _ in range(TRIES):
             mark = self._state.begin()
             changed = await self._rotated(presented, kept, family, stored=stored, spared=spared)
@@ -220,6 +223,10 @@ class Rotation:
             )  # fmt: skip
             if row is None or outcome not in ANSWERED | {Outcome.REUSE}:
                 raise self._refused(outcome, family, row, epochs)
+            turn = turn + 1 if row == before else 0
+            before = row
+            options = turns(outcome, row, presented, now)
+            outcome = options[min(turn, len(options) - 1)]
             spared = epochs[0].epoch > row.subject_epoch
             if outcome is Outcome.LATE_RECOVERY:
                 event = self.event("session.recovered", row.org, row.id, subject=row.subject)

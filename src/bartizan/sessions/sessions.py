@@ -37,7 +37,7 @@ _SESSION_ID = pattern(r"[0-9a-f]{32}")
 class TokenPair:
     """What a consumer is given: both tokens are shown this once. Times are UTC seconds."""
 
-    __slots__ = ("access_expires_at", "access_token", "refresh_expires_at", "refresh_token", "session")
+    __slots__ = ("_row", "access_expires_at", "access_token", "refresh_expires_at", "refresh_token")
 
     def __init__(
         self,
@@ -46,16 +46,21 @@ class TokenPair:
         *,
         access_expires_at: int,
         refresh_expires_at: int,
-        session: Session,
+        row: FamilyRow,
     ) -> None:
         self.access_token: str = access_token
         self.refresh_token: str = refresh_token
         self.access_expires_at: int = access_expires_at
         self.refresh_expires_at: int = refresh_expires_at
-        self.session: Session = session
+        self._row = row
+
+    @property
+    def session(self) -> Session:
+        """The session that they are of."""
+        return shown(self._row)
 
     def __repr__(self) -> str:
-        return f"<TokenPair of session {self.session.id}>"
+        return f"<TokenPair of session {self._row.id}>"
 
     def __reduce_ex__(self, _: Any) -> NoReturn:
         raise Misuse("tokens are not copied or pickled")
@@ -198,7 +203,7 @@ class Sessions:
         await self._finish(self._changes.revoke(session_id, org))
 
     async def revoke_subject(self, *, org: str, subject: str, except_session: str | None = None) -> int:
-        """End all sessions of a subject, guests' and what is not stored included; how many stored ones there were.
+        """End all sessions of a subject, guests' and what is not stored included; how many stored ones that were.
 
         `except_session` goes on if it is one of them and lives: the one in which the password was changed.
         """
@@ -210,7 +215,10 @@ class Sessions:
         return sum(row.id != spared for row in ended)
 
     async def revoke_org(self, org: str) -> int:
-        """End all sessions of an organization, what is not stored included; how many stored ones there were."""
+        """End all sessions of an organization, what is not stored included; how many stored ones that were.
+
+        Those whose subject's were all ended before are still counted, until they expire.
+        """
         self._enter(org)
         event = self._rotation.event("organization.revoked", org, org)
         before = await self._finish(self._changes.pass_epoch(org_key(self._environment, org), event))
@@ -218,7 +226,10 @@ class Sessions:
         return sum(before is not None and row.org_epoch == before.epoch for row in rows)
 
     async def unsafe_revoke_everyone(self) -> int:
-        """End all sessions of all organizations, what is not stored included; how many stored ones there were."""
+        """End all sessions of all organizations, what is not stored included; how many stored ones that were.
+
+        It is counted as by `revoke_org`.
+        """
         held = current_unit.get().callers
         if held and not (isinstance(held[0], JobPrincipal) and held[0].org is None):
             raise Forbidden(Reason.WRONG_ORGANIZATION)
@@ -255,7 +266,7 @@ class Sessions:
     async def _start(self, org: str, subject: str, granted: str, *, guest: bool) -> TokenPair:
         await self._tokens.signing.signing()  # what cannot be signed is not begun
         self._wake()
-        if not guest:
+        if not guest and self._policy.member_of is not None:
             await self._state.member(subject, org)
         row = await self._rotation.begin(org, subject, granted, guest=guest)
         return await self._pair(Kept(row), row, stored=not guest)
@@ -269,7 +280,8 @@ class Sessions:
         if not family.guest:
             if not 1 <= len(target) <= 128 or not target.isprintable():
                 raise Forbidden(Reason.NOT_A_MEMBER)
-            await self._state.member(family.subject, target)
+            if self._policy.member_of is not None:
+                await self._state.member(family.subject, target)
             if target != family.org:
                 epochs = await self._rotation.epochs(target, family.subject)
         elif target != family.org:
@@ -304,7 +316,7 @@ class Sessions:
             guest=bool(row.guest), factors=kept.factors, audience=kept.audience, until=until,
             epochs=epochs or (row.subject_epoch, row.org_epoch, row.everyone_epoch),
         )  # fmt: skip
-        return TokenPair(access, refresh, access_expires_at=access_ends, refresh_expires_at=until, session=shown(row))
+        return TokenPair(access, refresh, access_expires_at=access_ends, refresh_expires_at=until, row=row)
 
     @staticmethod
     def _presented(stamped: Stamped) -> tuple[Presented, Guest | None]:

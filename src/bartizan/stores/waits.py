@@ -69,8 +69,9 @@ class AsyncWaits:
 
     async def within(self, seconds: float, work: Awaitable[T], /) -> T:
         """The answer of `work`, or `Unavailable` where it takes longer; what it raises passes."""
+        limit = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds) as limit:
+            async with limit:
                 return await work
         except TimeoutError:
             if limit.expired():
