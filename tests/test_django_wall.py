@@ -127,7 +127,7 @@ def test_another_database_is_not_walled_in(world: World, tmp_path: Path) -> None
 
 
 def test_a_table_that_nobody_knows(world: World) -> None:
-    class Stray(models.Model):  # type: ignore[misc]
+    class Stray(models.Model):  # type: ignore[misc]  # noqa: DJ008
         class Meta:
             app_label = "isolation"
             db_table = "orders_archive"

@@ -5,14 +5,17 @@ if TYPE_CHECKING:
     from bartizan.testing.clock import FakeClock
     from bartizan.testing.contract import BackendContract
     from bartizan.testing.kit import Kit, a_secret_key, acting_as
+    from bartizan.testing.leaks import OrgLeaks, Seeded
     from bartizan.testing.vectors import vectors_of
 
-__all__ = ["BackendContract", "FakeClock", "Kit", "a_secret_key", "acting_as", "vectors_of"]
+__all__ = ["BackendContract", "FakeClock", "Kit", "OrgLeaks", "Seeded", "a_secret_key", "acting_as", "vectors_of"]
 
 _HOMES = {
     "BackendContract": "bartizan.testing.contract",
     "FakeClock": "bartizan.testing.clock",
     "Kit": "bartizan.testing.kit",
+    "OrgLeaks": "bartizan.testing.leaks",
+    "Seeded": "bartizan.testing.leaks",
     "a_secret_key": "bartizan.testing.kit",
     "acting_as": "bartizan.testing.kit",
     "vectors_of": "bartizan.testing.vectors",
