@@ -168,7 +168,8 @@ def kill(family: FamilyRow, presented: Presented, *, now: int, grace: int, recov
 
 def confirmation(family: FamilyRow) -> Update[FamilyRow]:
     """The newest generation was seen in use."""
-    where = (Is("generation", "=", family.generation), Is("salt", "=", family.salt), Is("confirmed", "=", 0))
+    newest = (Is("generation", "=", family.generation), Is("salt", "=", family.salt))
+    where = (*newest, Is("confirmed", "=", 0), Is("revoked_at", "=", None))
     return Update(FAMILIES, family.id, where, (("confirmed", 1),))
 
 
