@@ -195,6 +195,7 @@ FORMS: Mapping[str, Callable[[Forge], str]] = {
     "size_1mb_header": lambda f: f.raw({**f.header, "x": "a" * 1_000_000}, f.claims),
     "size_1mb_payload": lambda f: f.with_claims(x="a" * 1_000_000),
     "size_1mb_dots": lambda _: "." * 1_000_000,
+    "header_of_objects": lambda f: f.with_header(x=[{}] * 8),
     "header_257": lambda f: f.with_header(x="a" * 120),
     "signature_of_another_token": lambda f: f.good.rpartition(".")[0] + "." + f.with_claims(sub="x").rpartition(".")[2],
     "payload_changed": lambda f: f.good.split(".")[0] + "." + base64url(text({**f.claims, "sub": "x"})) + "." + f.good.split(".")[2],
