@@ -314,6 +314,18 @@ def test_append_slash_is_no_way_around_the_gate(kit: Kit) -> None:
             assert ask(port, "/hidden/", *secret.items()).status == 404
 
 
+def test_a_prefix_that_a_setting_takes_off(kit: Kit) -> None:
+    """`force_script_name`: Django takes it off without looking where a segment ends."""
+    gate = kit.security.gate([Rule("/who", allow.secret_key()), Rule("/**", allow.publishable_key())])
+    page, secret = kit.as_key(org="o", kind="publishable"), kit.as_key(org="o")
+    with django_site(URLS, gate, FORCE_SCRIPT_NAME="/api"):
+        app = ASGIHandler()
+        assert asked(app, "/api/who", page).status == 403
+        assert asked(app, "/api/who", secret).status == 200
+        for target in ("/apiwho", "/api", "/api//who", "/api/api/who"):
+            assert asked(app, target, page).status == 404, target
+
+
 def test_an_expression_that_matches_anywhere(kit: Kit) -> None:
     """`unanchored_re_path`: no rule can name it, so the table says `/**` and the check says why."""
     urls = [re_path("admin/x", who)]

@@ -119,8 +119,12 @@ def test_a_dependency_that_would_never_run_is_misuse_at_start(nested: bool, capl
 def test_a_dependency_that_would_never_run_is_found_in_what_is_mounted() -> None:
     app = Starlette(routes=[Mount("/sub", app=trapped())])
     starlette.install(app, Kit().security.gate(RULES))
-    with pytest.raises(Misuse):
-        starlette.check_routes(app)
+    included, outer = FastAPI(), FastAPI()
+    included.include_router(trapped().router, prefix="/sub")
+    outer.include_router(included.router)
+    for found in (app, included, outer):
+        with pytest.raises(Misuse):
+            starlette.check_routes(found)
     starlette.check_routes(Starlette(routes=[Route("/", whoami), WebSocketRoute("/w", whoami)]))
 
 
@@ -190,6 +194,19 @@ def test_root_path_set_inside() -> None:
             assert ask(port, path, *page.items()).status == 403, path
             assert ask(port, path, *secret.items()).status == 200, path
         assert ask(port, "/api//admin/x", *page.items()).status == 404
+
+
+def test_what_wraps_flask_later_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """What is mounted beside it there is not behind the gate."""
+    from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+    app = Flask("x")
+    flask.install(app, Kit().security.gate(RULES))
+    app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {})  # type: ignore[method-assign]
+    with caplog.at_level(logging.INFO, "bartizan.integrations"):
+        for _ in range(2):
+            app.test_client().get("/")
+    assert caplog.text.count("DispatcherMiddleware") == 1
 
 
 def test_flask_answers_errors_of_ours() -> None:

@@ -152,7 +152,9 @@ def test_k4_the_same_answer_for_unknown_wrong_revoked_disabled_and_expired(place
         reasons.append(place.reason)
     bodies = [json.loads(a.body) for a in answers]
     instances = {body.pop("instance") for body in bodies}
-    assert instances == {f"urn:bartizan:event:{event.id}" for event in place.kit.events if event.name == "request.refused"}
+    assert instances == {
+        f"urn:bartizan:event:{event.id}" for event in place.kit.events if event.name == "request.refused"
+    }
     assert {a.status for a in answers} == {401}
     assert bodies == bodies[:1] * len(bodies)
     assert {frozenset(a.headers) for a in answers} == {frozenset(answers[0].headers)}

@@ -73,6 +73,7 @@ def test_each_alternative_is_an_entry_and_what_nobody_may_is_refused(caplog: pyt
         "GET /files/{path}": ([{"consumer": []}], None),
         "GET /forgotten": (None, "refused"),
     }
+    assert document["paths"]["/forgotten"]["get"]["description"].startswith("**Refused**")
     schemes = document["components"]["securitySchemes"]
     assert schemes["secret_key"] | {"description": ""} == {"type": "http", "scheme": "bearer", "description": ""}
     assert (schemes["publishable_key"]["in"], schemes["publishable_key"]["name"]) == ("header", "X-Publishable-Key")
@@ -134,6 +135,6 @@ def test_a_credential_of_the_applications_own() -> None:
     rules = [Rule("GET /reports", allow.credential("proxy", "reports:read") & allow.when("open", lambda *_: True))]
     install(app, Kit().security.gate(rules, authenticators=[Proxy()]))
     document = app.openapi()
-    assert document["paths"]["/reports"]["get"]["security"] == [{"proxy": []}]
+    assert document["paths"]["/reports"]["get"]["security"] == [{"proxy": ["reports:read"]}]
     scheme = document["components"]["securitySchemes"]["proxy"]
     assert (scheme["type"], scheme["in"], scheme["name"]) == ("apiKey", "header", "x-client-cert")

@@ -144,10 +144,13 @@ def test_what_is_mounted_and_included_is_listed() -> None:
     below.add_api_route("/{rest:path}", nothing, methods=["GET"])
     below.add_api_websocket_route("/live", nothing)
     router.include_router(below)
+    old = Flask("old", static_folder=None)
+    old.add_url_rule("/<int:id>", "one", nothing)
     app = FastAPI(openapi_url=None)
     app.include_router(router, prefix="/v1")
     app.mount("/orgs/{org}/inner", inner)
     app.mount("/static", StaticFiles(directory=TABLES))
+    app.mount("/orgs/{org}/old", type("WSGIMiddleware", (), {"app": old})())
     app.mount("/gated", asgi.GateMiddleware(Starlette(routes=[StarletteRoute("/x", nothing)]).router, gate_of("/x")))
     app.router.routes.append(Host("admin.example", Starlette(routes=[StarletteRoute("/h", nothing)])))
     app.router.routes.append(StarletteRoute("/class", type("Class", (HTTPEndpoint,), {})))
@@ -161,6 +164,7 @@ def test_what_is_mounted_and_included_is_listed() -> None:
         "GET /gated/x -> refused",
         "GET /late -> refused",
         "PUT /orgs/{org}/inner/items/{id} -> secret_key() by PUT /orgs/*/inner/**",
+        "GET /orgs/{org}/old/<int:id> -> refused",
         "GET /static/** -> untouched() by GET /static/**",
         "WEBSOCKET /v1/router/below/live -> refused",
         "GET /v1/router/below/{rest:path} -> refused",
@@ -246,6 +250,25 @@ def test_django_with_includes_and_expressions() -> None:
     ]
     assert list(table.unnamed) == ["/api/<slug:org>/", "GET /orders/<int:id>/"]
     assert list(table.unmet) == []
+
+
+def test_django_in_several_languages() -> None:
+    """`translated_route`: whatever the path is in a language, a rule has to be able to name it."""
+    from django.conf.urls.i18n import i18n_patterns  # type: ignore[import-untyped]
+    from django.utils.translation import gettext_lazy  # type: ignore[import-untyped]
+
+    urls = [
+        *i18n_patterns(django_path("a", nothing)),
+        *i18n_patterns(django_path("b", nothing), prefix_default_language=False),
+        django_path(gettext_lazy("orders/"), nothing),
+        django_path("under/", include([re_path(gettext_lazy("^x$"), nothing)])),
+    ]
+    assert [(one.shape, one.rest) for one in of_django(urls, "/", "/")] == [
+        ((None, "a"), False),
+        ((), True),
+        ((), True),
+        (("under",), True),
+    ]
 
 
 EXPRESSIONS = [
@@ -398,3 +421,34 @@ def test_the_command_for_django(capsys: pytest.CaptureFixture[str], monkeypatch:
         sys.modules["django_wsgi_site"].application = WSGIHandler()  # type: ignore[attr-defined]
         assert main(["routes", "--app", "django_wsgi_site:application", "--check"]) == 0
     assert re.search(r"^GET\|?\S* /orders/<int:id>/|^DELETE\|GET /orders", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_sub_application_is_guarded_by_the_rules_of_the_outer_one() -> None:
+    """`mount_with_parameters`: what is mounted is routed on what the gate has decided over."""
+    inner = FastAPI(openapi_url=None)
+    inner.add_api_route("/items/{id}", lambda: PlainTextResponse(""))
+    app = FastAPI(openapi_url=None)
+    app.mount("/orgs/{org}/inner", inner)
+    k = Kit()
+    rules = [Rule("/orgs/{org}/inner/**", allow.secret_key()), Rule("/**", allow.publishable_key())]
+    fastapi.install(app, k.security.gate(rules))
+    secret, page = k.as_key(org="o"), k.as_key(org="o", kind="publishable")
+    assert asked(app, "/orgs/o/inner/items/1", secret).status == 200
+    assert asked(app, "/orgs/other/inner/items/1", secret).status == 404
+    for target in ("/orgs/o/inner/items/1", "/orgs/%6f/inner/items/1", "/orgs/o/%69nner/items/1"):
+        assert asked(app, target, page).status == 403, target
+    for target in ("/orgs/o%2Finner/items/1", "/orgs/a/../o/inner/items/1", "/orgs//o/inner/items/1"):
+        assert asked(app, target, page).status == 404, target
+
+
+def test_pages_of_a_front_end_are_listed(tmp_path: Path) -> None:
+    """FastAPI keeps them beside its routes."""
+    (tmp_path / "index.html").write_text("x", "utf-8")
+    app, router = FastAPI(openapi_url=None), APIRouter()
+    app.frontend("/shop", directory=tmp_path)
+    router.frontend("/more", directory=tmp_path)
+    app.include_router(router, prefix="/v1")
+    assert listed(app, [Rule("/shop/**", allow.untouched())]) == [
+        "* /shop/** -> untouched() by /shop/**",
+        "* /v1/more/** -> refused",
+    ]

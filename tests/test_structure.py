@@ -52,7 +52,15 @@ LIBRARIES = {
     },
     "sqlite3": {"stores"},
 }
-NAMESAKES = {"detect_secrets", "fastapi", "flask", "django", "litestar", "sqlalchemy", "pydantic"}  # only in modules named after them
+NAMESAKES = {
+    "detect_secrets",
+    "fastapi",
+    "flask",
+    "django",
+    "litestar",
+    "sqlalchemy",
+    "pydantic",
+}  # only in modules named after them
 DRIVERS = {"psycopg", "psycopg_pool", "redis", "valkey"}  # only inside constructors in stores
 INPUT_OUTPUT = set(
     "asyncio concurrent http io logging multiprocessing pathlib queue select selectors shutil signal smtplib socket"

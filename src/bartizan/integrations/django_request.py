@@ -18,13 +18,18 @@ def request_of(request: Any) -> Request:
         peer = environ.get("REMOTE_ADDR")
         if raw is None and _ESCAPE.search(path):
             path = _MALFORMED  # Django writes bytes that are no UTF-8 as `%FF`, and then nobody can tell
-        wire, scheme = environ["REQUEST_METHOD"], environ.get("wsgi.url_scheme", "http")
+        wire, scheme = environ.get("REQUEST_METHOD") or request.method, environ.get("wsgi.url_scheme", "http")
         headers: Any = EnvironHeaders(environ)
         client = None if peer is None else (peer, 0)
         query = environ.get("QUERY_STRING", "").encode("latin-1")
         raw_path = None if raw is None else raw.partition("?")[0].encode("latin-1")
     else:
-        wire, scheme, headers, client = scope["method"], scope.get("scheme", "http"), scope["headers"], scope["client"]
+        wire, scheme, headers, client = (
+            scope["method"],
+            scope.get("scheme", "http"),
+            scope["headers"],
+            scope.get("client"),
+        )
         query, raw_path = scope.get("query_string", b""), scope.get("raw_path")
     # Django reads `post` as POST; the gate refuses it, unless something has set another method.
     method = wire if wire.upper() == request.method else request.method

@@ -13,6 +13,7 @@ _log = logging.getLogger("bartizan.integrations")
 _OPERATIONS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace", "query")
 _PARAMETER = re.compile(r"\{[^{}/]*\}")
 _FRESH: Final = "{}"  # what no pattern has as a literal
+_NOBODY: Final = "**Refused**: no rule of the gate admits this operation."
 _SCHEMES: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "secret": ("secret_key", {"type": "http", "scheme": "bearer", "description": "A secret API key."}),
     "publishable": (
@@ -33,8 +34,8 @@ _SCHEMES: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
 def lock(document: dict[str, Any], gate: Gate) -> None:
     """Write `security` into every operation: one entry for each alternative of its rule.
 
-    What no rule admits gets `x-bartizan: refused` and is named in one warning. Under `untouched()` an operation keeps
-    what the application says of it; elsewhere both are needed, the application's own and the gate's.
+    What no rule admits gets `x-bartizan: refused`, says so, and is named in one warning. Under `untouched()` an
+    operation keeps what the application says of it; elsewhere both are needed, the application's own and the gate's.
     """
     refused: list[str] = []
     used: dict[str, Mapping[str, str]] = {}
@@ -42,6 +43,8 @@ def lock(document: dict[str, Any], gate: Gate) -> None:
         rule = gate.rule_for(method.upper(), _PARAMETER.sub(_FRESH, path))
         if rule is None:
             operation["x-bartizan"] = "refused"
+            # A page of documentation shows no lock here, as it does where everybody may come.
+            operation["description"] = f"{_NOBODY}\n\n{operation.get('description', '')}".rstrip()
             refused.append(f"{method.upper()} {path}")
         elif rule.requirement.look != "away":
             own = operation.get("security", document.get("security")) or [{}]

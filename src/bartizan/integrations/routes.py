@@ -65,7 +65,7 @@ def of_starlette(routes: Iterable[Any], text: str = "", spelled: str = "") -> It
         host, path = getattr(found, "host", None), getattr(found, "path", None)
         if host is not None:
             yield from routes_of(found.app, f"{text}[{host}]", spelled)
-        elif not hasattr(found, "path_regex") or path is None:  # FastAPI's files of a page, and what we do not know
+        elif getattr(found, "path_regex", None) is None or path is None:  # FastAPI's files of a page, and what we do not know
             prefix = getattr(item, "frontend_prefix", "")
             for files in getattr(getattr(item, "original_route", item), "routes", None) or [item]:
                 below = (prefix + getattr(files, "path", "")).rstrip("/")
@@ -117,13 +117,16 @@ def of_django(patterns: Iterable[Any], text: str = "", spelled: str = "") -> Ite
     """Of a Django resolver's `url_patterns`, with what is included. A view does not say which methods it takes."""
     for item in patterns:
         own = item.pattern
-        written = str(getattr(own, "_route", None) or own)
         inside = getattr(item, "url_patterns", None)
-        if hasattr(own, "_route"):
+        source = own._route if hasattr(own, "_route") else getattr(own, "_regex", "")  # noqa: SLF001
+        written = str(source)
+        if hasattr(own, "prefix_default_language"):
+            written, path = "<language>/", ONE + "/" if own.prefix_default_language else ANY
+        elif not isinstance(source, str):
+            path = ANY  # translated: another one in each language
+        elif hasattr(own, "_route"):
             converters = own.converters
             path = _DJANGO.sub(lambda name: _kind(converters[name[1]].regex), written)  # noqa: B023
-        elif hasattr(own, "prefix_default_language"):
-            written, path = "<language>/", ONE + "/" if own.prefix_default_language else ANY
         else:
             path = _regex_path(own.regex, whole=inside is None)
         if inside is not None:
