@@ -120,7 +120,7 @@ def test_signed_by_a_stranger_under_our_kid(place: Place) -> None:
     assert place.reason == "wrong_signature"
 
 
-def test_kid_of_retired_and_of_revoked_key() -> None:
+def test_kid_of_retired_and_kid_of_revoked_key() -> None:
     place = Place()
     signing = place.kit.security.blocking.signing_keys
     place.kit.clock.advance(700)
