@@ -10,6 +10,7 @@ from bartizan.sessions.families import UNTOUCHED, EpochRow, FamilyRow, unpassed
 from bartizan.sessions.refresh import (
     ANSWERED,
     DAY,
+    GIVEN_LATE,
     REASONS,
     Outcome,
     Presented,
@@ -83,8 +84,12 @@ def test_late_recovery_is_capped_by_the_day() -> None:
     ):  # fmt: skip
         assert decided(replace(FAMILY, late=late), 4, OLD, at=GRACE + 1) is outcome
     step = recovered(replace(FAMILY, late=today * 1000 + 1), now=T + GRACE + 1, recovery=RECOVERY)
-    assert step.set == (("late", today * 1000 + 2),)
-    assert recovered(replace(FAMILY, late=7), now=T, recovery=RECOVERY).set == (("late", T // DAY * 1000 + 1),)
+    assert step.set == (("confirmed", GIVEN_LATE), ("late", today * 1000 + 2))
+    assert recovered(replace(FAMILY, late=7), now=T, recovery=RECOVERY).set[1] == ("late", T // DAY * 1000 + 1)
+    # A generation is counted once: the six requests of one burst are one lost answer.
+    given = replace(FAMILY, confirmed=GIVEN_LATE, late=today * 1000 + 2)
+    assert decided(given, 4, OLD, at=RECOVERY) is Outcome.LATE_RECOVERY
+    assert decided(given, 4, OLD, at=RECOVERY + 1) is Outcome.REUSE
     assert lates(replace(FAMILY, late=today * 1000 + 2), T) == 2
 
 
@@ -150,7 +155,7 @@ families = st.builds(
     lambda **fields: replace(FAMILY, **fields),
     generation=st.integers(1, 6),
     rotated_at=st.integers(T - 2 * RECOVERY, T + 20),
-    confirmed=st.integers(0, 1),
+    confirmed=st.integers(0, 2),
     late=st.sampled_from([0, T // DAY * 1000 + 1, T // DAY * 1000 + 2]),
     idle_ends=st.sampled_from([T - 1, T, T + 1]),
     absolute_ends=st.sampled_from([T - 1, T, T + 1]),
@@ -197,7 +202,9 @@ def test_reuse_kills_by_the_same_clock_and_recovery_counts(family: FamilyRow, to
         # A process whose clock runs ahead of the store's takes grace for reuse: the store does not.
         if family.generation - token.generation == 1:
             assert not met(family, ends.where, family.rotated_at + GRACE)
-    if outcome is Outcome.LATE_RECOVERY:
+    if outcome is Outcome.LATE_RECOVERY and family.confirmed == GIVEN_LATE:
+        assert not met(family, gives.where, T)
+    elif outcome is Outcome.LATE_RECOVERY:
         assert met(family, gives.where, T)
         assert not met(replace(family, confirmed=1), gives.where, T)
         assert not met(replace(family, late=family.late + 1), gives.where, T)

@@ -164,7 +164,7 @@ class Families(RuleBasedStateMachine):
         behind = before.generation - generation
         age = now - before.rotated_at
         dead = before.revoked_at is not None or now >= min(before.idle_ends, before.absolute_ends)
-        may_be_late = not before.confirmed and lates(before, now) < LATE_A_DAY
+        may_be_late = before.confirmed == 2 or (not before.confirmed and lates(before, now) < LATE_A_DAY)
         reuse = not dead and (behind > 1 or (behind == 1 and age > (RECOVERY if may_be_late else GRACE)))
         gone = answer is None or type(answer) is Unavailable
         if dead:
@@ -173,7 +173,7 @@ class Families(RuleBasedStateMachine):
         elif after == before:  # I6, or whoever asked was gone before anything was done
             assert not reuse or gone  # I4
             assert gone or not isinstance(answer, InvalidSession)
-            assert gone or (age < GRACE if behind == 0 else age <= GRACE)
+            assert gone or (age < GRACE if behind == 0 else age <= (RECOVERY if before.confirmed == 2 else GRACE))
         elif after.revoked_at is not None:
             assert reuse  # I3
             assert after == replace(before, revoked_at=now, revoked_for="session_reused")
@@ -188,7 +188,8 @@ class Families(RuleBasedStateMachine):
             assert behind == 1
             assert may_be_late
             assert GRACE < age <= RECOVERY
-            assert after == replace(before, late=now // DAY * 1000 + lates(before, now) + 1)
+            assert not before.confirmed
+            assert after == replace(before, confirmed=2, late=now // DAY * 1000 + lates(before, now) + 1)
         if isinstance(answer, TokenPair):
             assert not dead
             assert not reuse
@@ -233,7 +234,7 @@ class Families(RuleBasedStateMachine):
         if process == 0 and not isinstance(answer, Exception) and answer is not None:  # it keeps nothing
             assert before.revoked_at is None
             assert behind <= 1
-            assert behind == 1 or after.confirmed
+            assert behind == 1 or after.confirmed == 1 or how[0] != "whole"  # it is not what lets anybody in
 
     @rule(process=st.integers(0, 2), how=hows)
     def logged_out(self, process: int, how: tuple[str, int]) -> None:

@@ -20,7 +20,8 @@ class FamilyRow:
     Nothing here is a token, and no token can be made of it without the root secret. Organization, subject, environment,
     `granted` (canonical JSON: audience, scopes, factors), binding, the epochs and the absolute end never change. Times
     are the store's, in UTC seconds; `rotated_at` is 0 before the first rotation. `confirmed` is 1 once the newest
-    generation was seen in use; `late` is the day of the last late recovery times 1000, plus how many there were.
+    generation was seen in use, and before that 2 once it was given late; `late` is the day of the last generation that
+    was given late times 1000, plus how many there were that day.
     """
 
     id: str

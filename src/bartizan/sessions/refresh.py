@@ -13,7 +13,8 @@ from bartizan.errors import Reason
 from bartizan.sessions.families import FAMILIES, EpochRow, FamilyRow, began, over, passed
 
 DAY = 86_400
-LATE_A_DAY = 2  # late recoveries of a family; more would let a thief who rotates and waits ride along
+LATE_A_DAY = 2  # generations of a family that are given late; more would let a thief who rotates and waits ride along
+UNUSED, USED, GIVEN_LATE = 0, 1, 2  # what is known of the newest generation
 
 
 class Outcome(StrEnum):
@@ -90,7 +91,7 @@ def decide_refresh(
         return Outcome.AHEAD
     if age <= grace:
         return Outcome.GRACE
-    if age <= recovery and not family.confirmed and lates(family, now) < LATE_A_DAY:
+    if age <= recovery and may_be_late(family, now):
         return Outcome.LATE_RECOVERY
     return Outcome.REUSE
 
@@ -104,14 +105,22 @@ def turns(outcome: Outcome, family: FamilyRow, presented: Presented, now: int) -
         return Outcome.ROTATED, Outcome.FRESH
     if outcome not in {Outcome.REUSE, Outcome.LATE_RECOVERY} or family.generation - presented.generation != 1:
         return (outcome,)
-    if family.confirmed or lates(family, now) >= LATE_A_DAY:
+    if not may_be_late(family, now):
         return Outcome.REUSE, Outcome.GRACE
     other = Outcome.REUSE if outcome is Outcome.LATE_RECOVERY else Outcome.LATE_RECOVERY
     return outcome, other, Outcome.GRACE
 
 
+def may_be_late(family: FamilyRow, now: int) -> bool:
+    """Whether the newest generation may be given late: nobody has used it, and it was already, or today's are left.
+
+    It is counted once, however many requests of one burst ask for it.
+    """
+    return family.confirmed == GIVEN_LATE or (family.confirmed == UNUSED and lates(family, now) < LATE_A_DAY)
+
+
 def lates(family: FamilyRow, now: int) -> int:
-    """How many late recoveries there were today."""
+    """How many generations were given late today."""
     day, count = divmod(family.late, 1000)
     return count if day == now // DAY else 0
 
@@ -137,23 +146,23 @@ def _always(environment: str, grace: int, idle: int) -> tuple[tuple[Is, ...], As
         Is("idle_ends", ">", Now()),
         Is("rotated_at", "<=", Now(-grace)),
     )
-    return where, (("rotated_at", Now()), ("confirmed", 0), ("idle_ends", Now(idle)))
+    return where, (("rotated_at", Now()), ("confirmed", UNUSED), ("idle_ends", Now(idle)))
 
 
 def recovered(family: FamilyRow, *, now: int, recovery: int) -> Update[FamilyRow]:
-    """One late recovery more, if nothing has changed meanwhile. The window stays where it is."""
+    """One generation more that is given late, if nothing has changed meanwhile. The window stays where it is."""
     return Update(
         FAMILIES,
         family.id,
         where=(
             Is("generation", "=", family.generation),
             Is("salt", "=", family.salt),
-            Is("confirmed", "=", 0),
+            Is("confirmed", "=", UNUSED),
             Is("late", "=", family.late),
             Is("revoked_at", "=", None),
             Is("rotated_at", ">", Now(-recovery - 1)),
         ),
-        set=(("late", now // DAY * 1000 + lates(family, now) + 1),),
+        set=(("confirmed", GIVEN_LATE), ("late", now // DAY * 1000 + lates(family, now) + 1)),
     )
 
 
@@ -161,16 +170,16 @@ def kill(family: FamilyRow, presented: Presented, *, now: int, grace: int, recov
     """The family's end by reuse. Where time made it reuse, it has to be so by the store's clock too."""
     where = [Is("generation", "=", family.generation), Is("salt", "=", family.salt), Is("revoked_at", "=", None)]
     if family.generation - presented.generation == 1:
-        may_be_late = not family.confirmed and lates(family, now) < LATE_A_DAY
-        where.append(Is("rotated_at", "<=", Now(-max(grace, recovery if may_be_late else 0) - 1)))
+        window = max(grace, recovery) if may_be_late(family, now) else grace
+        where.append(Is("rotated_at", "<=", Now(-window - 1)))
     return ending(family.id, tuple(where), Reason.SESSION_REUSED)
 
 
 def confirmation(family: FamilyRow) -> Update[FamilyRow]:
     """The newest generation was seen in use."""
     newest = (Is("generation", "=", family.generation), Is("salt", "=", family.salt))
-    where = (*newest, Is("confirmed", "=", 0), Is("revoked_at", "=", None))
-    return Update(FAMILIES, family.id, where, (("confirmed", 1),))
+    where = (*newest, Is("confirmed", "=", family.confirmed), Is("revoked_at", "=", None))
+    return Update(FAMILIES, family.id, where, (("confirmed", USED),))
 
 
 def ending(family: str, where: tuple[Is, ...], reason: Reason | None) -> Update[FamilyRow]:

@@ -27,6 +27,7 @@ from bartizan.sessions.families import (
 from bartizan.sessions.refresh import (
     ANSWERED,
     REASONS,
+    UNUSED,
     Outcome,
     Presented,
     begun,
@@ -228,7 +229,7 @@ class Rotation:
             options = turns(outcome, row, presented, now)
             outcome = options[min(turn, len(options) - 1)]
             spared = epochs[0].epoch > row.subject_epoch
-            if outcome is Outcome.LATE_RECOVERY:
+            if outcome is Outcome.LATE_RECOVERY and row.confirmed == UNUSED:
                 event = self.event("session.recovered", row.org, row.id, subject=row.subject)
                 step = recovered(row, now=now, recovery=policy.recovery)
                 holds = unpassed(row, spared=spared)

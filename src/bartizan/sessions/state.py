@@ -31,7 +31,7 @@ from bartizan.sessions.families import (
     subject_key,
     unpassed,
 )
-from bartizan.sessions.refresh import confirmation
+from bartizan.sessions.refresh import USED, confirmation
 
 SIZE = 30_000  # entries; a session has one, its subject and its organization another each
 
@@ -182,7 +182,7 @@ class State:
         if kept is None or now >= kept.ends:
             return False
         row = kept.row
-        if row is None or not row.confirmed or not row.generation - 1 <= said.generation <= row.generation:
+        if row is None or row.confirmed != USED or not row.generation - 1 <= said.generation <= row.generation:
             return False
         keys = said.keys or self._keys(principal, said)
         subject, org = get(keys[0], now), get(keys[1], now)
@@ -222,7 +222,7 @@ class State:
             raise InvalidSession(reason)
         if not principal.guest and self._policy.member_of is not None:
             await self._still_member(principal, keys[2])
-        if row is not None and not row.confirmed and not stream and said.generation == newest:
+        if row is not None and row.confirmed != USED and not stream and said.generation == newest:
             return await self._confirmed(found.kept, row)
         return found.kept
 
