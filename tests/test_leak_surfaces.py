@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import logging
+import logging.config
 import pickle
 import traceback
 import urllib.parse
@@ -454,6 +455,12 @@ def test_install_finds_every_handler_and_none_twice() -> None:
         for other in [*logging.root.handlers, logging.lastResort]:
             if other is not None:
                 other.filters = [known for known in other.filters if not isinstance(known, RedactingFilter)]
+
+
+def test_the_filter_is_named_in_a_configuration() -> None:
+    filters = {"secrets": {"()": "bartizan.integrations.logging.RedactingFilter"}}
+    made = logging.config.DictConfigurator({"version": 1}).configure_filter(filters["secrets"])
+    assert type(made) is RedactingFilter
 
 
 def test_install_before_there_is_a_handler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,7 +194,7 @@ def test_detect_secrets_finds_nothing_in_the_standard_library(source: Path, tmp_
     spec = spec_from_file_location("plugin", PLUGIN)
     assert spec is not None
     assert spec.loader is not None
-    plugin = module_from_spec(spec)
+    plugin: Any = module_from_spec(spec)
     spec.loader.exec_module(plugin)
     detector = plugin.BartizanDetector()
     texts = [path.read_text("latin-1") for path in source.rglob("*.py")]

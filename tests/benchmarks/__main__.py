@@ -84,6 +84,8 @@ def _bound(bound: Bound, row: Row, rounds: dict[str, list[float]], counted: dict
     found: float | None
     if bound.unit == "B":
         found = row["B"]
+    elif bound.unit == "us":
+        found = row["us"]
     elif bound.unit == "times":
         # Of two differences, each from its own base in the same round.
         planned = entries()

@@ -35,7 +35,7 @@ MANY = 10_000
 
 
 class Bound(NamedTuple):
-    """At most `limit`: in B, in instructions, or times another case (`times` by time, `instruction times` by count)."""
+    """At most `limit`: in B, in us, in instructions, or times another case (`times` by time, `instruction times` by count)."""
 
     limit: float
     unit: str = "B"
@@ -447,6 +447,7 @@ def entries() -> dict[str, Entry]:
         ("tokens", "token_entries"),
         ("members", "member_entries"),
         ("webhooks", "webhook_entries"),
+        ("leaks", "leak_entries"),
     ):
         rows |= getattr(import_module(f"benchmarks.{module}"), table)()  # they take their units from here
     return rows

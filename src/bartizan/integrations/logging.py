@@ -4,10 +4,13 @@ import io
 import logging
 from typing import TextIO
 
-from bartizan.core.redact import REDACTOR, Held, Redactor
+from bartizan.core.redact import REDACTOR, Held, Pattern, Redactor
 from bartizan.errors import Misuse
 
+__all__ = ["REDACTOR", "Pattern", "RedactedStream", "RedactingFilter", "Redactor", "install"]
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_USUAL = len(vars(logging.makeLogRecord({})))  # of a record without `extra` that nobody has formatted yet
 _PLAIN = logging.Formatter()
 
 
@@ -28,8 +31,9 @@ class RedactingFilter(logging.Filter):
             self._message(record)
             if record.exc_info or record.exc_text or record.stack_info:
                 self._traceback(record)
-            for name in record.__dict__.keys() - _STANDARD:
-                record.__dict__[name] = self._redactor.value(record.__dict__[name], name)
+            if len(record.__dict__) != _USUAL:
+                for name in record.__dict__.keys() - _STANDARD:
+                    record.__dict__[name] = self._redactor.value(record.__dict__[name], name)
         except Exception as error:  # noqa: BLE001 - whatever an object does when it is asked: a log line stops nothing
             record.msg, record.args = f"[a record that could not be read: {type(error).__name__}]", ()
             record.exc_info = record.exc_text = record.stack_info = None
