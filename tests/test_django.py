@@ -365,3 +365,72 @@ def deletes(get_response: Any) -> Any:
 def test_the_middleware_says_what_it_is() -> None:
     assert GateMiddleware.sync_capable
     assert GateMiddleware.async_capable
+
+
+class Flaky:
+    """A gate whose store answers as it is told."""
+
+    every = 0.0
+
+    def __init__(self, *answers: bool) -> None:
+        self.answers = list(answers)
+
+    def recheck(self, _: Any) -> None:
+        if not self.answers.pop(0):
+            raise Unavailable
+
+
+class Passage:
+    callers = ("somebody",)
+    over = False
+
+
+@pytest.mark.parametrize(
+    ("answers", "left"),
+    [((True, False, True, False, True), 5), ((True, False, False), 2), ((False, False), 1)],
+    ids=["now and then", "twice", "from the start"],
+)
+def test_a_store_that_fails_once_ends_no_stream(
+    answers: tuple[bool, ...], left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bartizan.integrations.passages import async_steps, steps
+
+    monkeypatch.setattr("bartizan.integrations.passages.AGE", 0.0)
+    gate, admit = Flaky(*answers), Passage()
+    got: list[int] = []
+    try:
+        for n in steps(gate, admit, iter(range(5))):  # type: ignore[arg-type]
+            got.append(n)
+    except OSError:
+        pass
+    assert got == list(range(left))
+
+    class AsyncFlaky(Flaky):
+        async def recheck(self, admit: Any) -> None:  # type: ignore[override]
+            super().recheck(admit)
+
+    async def chunks() -> AsyncIterator[int]:
+        for n in range(5):
+            yield n
+
+    async def run() -> list[int]:
+        got = []
+        try:
+            async for n in async_steps(AsyncFlaky(*answers), admit, chunks(), lambda: closed.append(1)):  # type: ignore[arg-type]
+                got.append(n)
+        except OSError:
+            pass
+        return got
+
+    closed: list[int] = []
+    assert asyncio.run(run()) == list(range(left))
+    assert closed == [1]
+    assert admit.over
+
+
+@both
+def test_untouched_is_untouched(kit: Kit, kind: str) -> None:
+    handler, serve = HANDLERS[kind]
+    with django_site(URLS, kit.security.gate(RULES)), serve(handler()) as port:
+        assert b"False" in ask(port, "/away/x", ("Authorization", "Bearer nonsense")).body
+        assert ask(port, "/away//x").status == 404

@@ -1,9 +1,10 @@
 """The table of an application's routes, each with the rule that decides over it, and what has no counterpart."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from bartizan.core.passage import Rule
 from bartizan.gate.gate import Gate
 from bartizan.gate.patterns import METHODS, Pattern
 from bartizan.integrations.routes import Route
@@ -38,17 +39,51 @@ def tell(gate: Gate, routes: Callable[[], Iterable[Route]]) -> None:
         _log.warning("no route meets the rule of: %s", ", ".join(found.unmet))
 
 
+class _Tree:
+    """Patterns by their segments, so that a large table is not a large product."""
+
+    def __init__(self, patterns: Iterable[Pattern] = ()) -> None:
+        self.below: dict[str | None, _Tree] = {}
+        self.here: list[tuple[int, Pattern]] = []
+        self.rest: list[tuple[int, Pattern]] = []
+        for number, pattern in enumerate(patterns):
+            place = self
+            for segment in pattern.shape:
+                place = place.below.setdefault(segment, _Tree())
+            (place.rest if pattern.rest else place.here).append((number, pattern))
+
+    def near(self, one: Route) -> list[Pattern]:
+        """The patterns that some path has in common with a route, in their order."""
+        places, found = [self], []
+        for segment in one.shape:
+            found += [pair for place in places for pair in place.rest]
+            places = [
+                inner
+                for place in places
+                for name, inner in place.below.items()
+                if segment is None or name is None or name == segment
+            ]
+        while places:
+            found += [pair for place in places for pair in (*place.here, *place.rest)]
+            places = [inner for place in places for inner in place.below.values()] if one.rest else []
+        return [pattern for _, pattern in sorted(found, key=lambda pair: pair[0])]
+
+
 def coverage(gate: Gate, routes: Iterable[Route]) -> Coverage:
     """Each route of an application with the rule that decides over it."""
     patterns = gate.patterns
-    longest = max([len(pattern.shape) for pattern in patterns])
+    tree = _Tree(patterns)
+    by_rule: dict[Rule, list[Pattern]] = {}
+    for pattern in patterns:
+        by_rule.setdefault(pattern.rule, []).append(pattern)
+    own = {rule: _Tree(its) for rule, its in by_rule.items()}
     lines: list[str] = []
     unnamed: list[str] = []
     met: set[int] = set()
     for one in sorted(set(routes), key=lambda item: (item.text, sorted(item.methods or ()))):
-        near = [pattern for pattern in patterns if _meet(one, pattern)]
+        near = tree.near(one)
         met.update(id(pattern) for pattern in near if _share(one.methods, pattern.methods))
-        told = {method: _decided(gate, one, method, near, longest) for method in _methods(one, near)}
+        told = {method: _decided(gate, one, method, near, own) for method in _methods(one, near)}
         named = {method for method, by in told.items() if (any(by) if one.rest else next(iter(by)))}
         lacking = [] if named and one.methods is None else sorted(told.keys() - named)
         if lacking:
@@ -57,14 +92,6 @@ def coverage(gate: Gate, routes: Iterable[Route]) -> Coverage:
     unmet = [pattern.text for pattern in patterns if id(pattern) not in met]
     lines.extend(f"no route -> {_worded(pattern)}" for pattern in patterns if id(pattern) not in met)
     return Coverage(lines, unnamed, unmet)
-
-
-def _meet(one: Route, pattern: Pattern) -> bool:
-    """Whether some path is on both."""
-    a, b = one.shape, pattern.shape
-    if any(x is not None and y is not None and x != y for x, y in zip(a, b, strict=False)):
-        return False
-    return len(a) == len(b) or (one.rest if len(a) < len(b) else pattern.rest)
 
 
 def _share(a: frozenset[str] | None, b: frozenset[str] | None) -> bool:
@@ -84,9 +111,12 @@ def _methods(one: Route, near: Sequence[Pattern]) -> list[str]:
     return [*sorted(mentioned), *sorted(others)[:1]]
 
 
-def _decided(gate: Gate, one: Route, method: str, near: Sequence[Pattern], longest: int) -> dict[Pattern | None, None]:
+def _decided(
+    gate: Gate, one: Route, method: str, near: Sequence[Pattern], own: Mapping[Rule, _Tree]
+) -> dict[Pattern | None, None]:
     """What decides over the paths of a route: first over one of no special segments, then over parts of them."""
     found: dict[Pattern | None, None] = {}
+    longest = max([len(pattern.shape) for pattern in near], default=0)
     for pattern in (None, *near):
         shape = pattern.shape if pattern is not None else ()
         least = max(len(one.shape), len(shape))
@@ -96,23 +126,21 @@ def _decided(gate: Gate, one: Route, method: str, near: Sequence[Pattern], longe
                 next((text for text in (*one.shape[at : at + 1], *shape[at : at + 1]) if text is not None), _FRESH)
                 for at in range(length)
             ]
-            found[_pattern(gate, method, path, near)] = None
+            found[_pattern(gate, method, path, own)] = None
     return found
 
 
-def _pattern(gate: Gate, method: str, path: Sequence[str], near: Sequence[Pattern]) -> Pattern | None:
+def _pattern(gate: Gate, method: str, path: Sequence[str], own: Mapping[Rule, _Tree]) -> Pattern | None:
     rule = gate.rule_for(method, "/" + "/".join(path))
     if rule is None:
         return None
-    probe = Route("", None, tuple(path), rest=False)
     asked = {method, "GET"} if method == "HEAD" else {method}
-    fitting = [
-        pattern
-        for pattern in near
-        if pattern.rule is rule and _meet(probe, pattern) and (pattern.methods is None or pattern.methods & asked)
-    ]
+    fitting = own[rule].near(Route("", None, tuple(path), rest=False))
     # Of one rule's several patterns the one that decides is the most specific; all ask for the same.
-    return min(fitting, key=lambda p: (p.rest, [part is None for part in p.shape], p.methods is None))
+    return min(
+        [pattern for pattern in fitting if pattern.methods is None or pattern.methods & asked],
+        key=lambda p: (p.rest, [part is None for part in p.shape], p.methods is None),
+    )
 
 
 def _lines(one: Route, told: dict[str, dict[Pattern | None, None]]) -> Iterator[str]:

@@ -65,7 +65,9 @@ def of_starlette(routes: Iterable[Any], text: str = "", spelled: str = "") -> It
         host, path = getattr(found, "host", None), getattr(found, "path", None)
         if host is not None:
             yield from routes_of(found.app, f"{text}[{host}]", spelled)
-        elif getattr(found, "path_regex", None) is None or path is None:  # FastAPI's files of a page, and what we do not know
+        elif (
+            getattr(found, "path_regex", None) is None or path is None
+        ):  # pages of a front end, and what we do not know
             prefix = getattr(item, "frontend_prefix", "")
             for files in getattr(getattr(item, "original_route", item), "routes", None) or [item]:
                 below = (prefix + getattr(files, "path", "")).rstrip("/")
