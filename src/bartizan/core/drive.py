@@ -24,7 +24,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     raise Misuse("a blocking call reached something that waits for an event loop: use the async service there")
 
 
-async def settle(asked: Callable[[], Awaitable[T] | T], waits: Waits) -> T:
+async def settle(asked: Callable[[], object], waits: Waits) -> object:
     """The answer of the application's own function, plain or async, asked within `SETTLED_WITHIN` seconds.
 
     Whatever it raises is `Unavailable`, and no cause goes along: nothing may be decided without it. A plain function

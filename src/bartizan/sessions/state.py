@@ -164,7 +164,7 @@ class State:
         if ask is None:
             return
         mark = self._cache.begin()
-        answer: object = await settle(partial(ask, subject, org), self._waits)
+        answer = await settle(partial(ask, subject, org), self._waits)
         if answer is not True and answer is not False:
             raise Unavailable(Reason.CALLBACK_FAILED)
         self._cache.put(_member_key(org, subject), answer, mark)
