@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
+import isolation_demo
 import shop
 import shop_wsgi
 import token_demo
@@ -258,6 +259,8 @@ def main() -> int:
         report(heard, file)
     print("\ntokens, at another gate over ASGI and WSGI")
     wrong += token_demo.main()
+    print("\nwho may do what, and never in another organization")
+    wrong += isolation_demo.main()
     print("\nwebhooks, as their receiver answers")
     wrong += webhook_demo.main()
     print(f"\n{'every row as expected' if not wrong else f'{wrong} answers differ'}")

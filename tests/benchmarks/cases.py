@@ -448,6 +448,7 @@ def entries() -> dict[str, Entry]:
         ("members", "member_entries"),
         ("webhooks", "webhook_entries"),
         ("leaks", "leak_entries"),
+        ("access", "access_entries"),
     ):
         rows |= getattr(import_module(f"benchmarks.{module}"), table)()  # they take their units from here
     return rows

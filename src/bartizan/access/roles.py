@@ -182,14 +182,18 @@ class Roles:
         held = await self._of(org)
         return [Role(name, scopes, name in self._builtin.scopes) for name, scopes in sorted(held.scopes.items())]
 
+    def known(self, org: str, roles: frozenset[str]) -> Granted | None:
+        """What these roles come to, where the organization's are fresh in memory."""
+        held = self._builtin if self._backend is None else self._cache.get(org)
+        return None if held is None else held.granted(roles)
+
     async def granted(self, org: str, roles: frozenset[str]) -> Granted:
         """What these roles come to in this organization."""
-        held = self._builtin if self._backend is None else self._cache.get(org) or await self._of(org)
-        return held.granted(roles)
+        return self.known(org, roles) or (await self._of(org)).granted(roles)
 
     async def given(self, member: MemberPrincipal) -> MemberPrincipal:
         """The member with the scopes of their roles, and with every role that these include."""
-        granted = await self.granted(member.org, member.roles)
+        granted = self.known(member.org, member.roles) or await self.granted(member.org, member.roles)
         return verified(
             MemberPrincipal,
             org=member.org,

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import BindParameter, Column, MetaData, Table, Uuid, event, select
 from sqlalchemy.sql.dml import Insert
 
-from bartizan.access.bypass import Accesses, Bypass
+from bartizan.access.bypass import MOST_SAMPLES, SAMPLED_EVERY, Accesses, Bypass
 from bartizan.access.statements import (
     AS_TEXT,
     LITERAL,
@@ -29,6 +29,7 @@ from bartizan.access.statements import (
 )
 from bartizan.access.walled_session import EVERY, WalledSession
 from bartizan.core.context import current_org
+from bartizan.core.principal import current_unit
 from bartizan.errors import Misuse, NotFound, Reason
 
 # ruff: noqa: SLF001, S608 - a compiler reads what a statement keeps for it; names are quoted, and every value is bound
@@ -50,7 +51,7 @@ class OrgWall:
         self._shared = frozenset(str(getattr(getattr(each, "__table__", each), "fullname", each)) for each in shared)
         self._bypass: ContextVar[Bypass | None] = ContextVar("bartizan_bypass", default=None)
         self._dialects: dict[int, tuple[Any, Any]] = {}
-        self._pools: list[Any] = []
+        self._pools: dict[int, Any] = {}  # each is kept alive: its id is the key
         self._accesses = Accesses()
         self._rls = rls
         if self._shared - self.metadata.tables.keys():
@@ -94,62 +95,81 @@ class OrgWall:
         held = self._bypass.get()
         return held is not None and held.holds()
 
+    def lowered(self) -> bool:
+        """Whether it may be down: within `unsafe_every_org`, or after it in a context that has it still."""
+        return self._bypass.get() is not None
+
     def owner(self) -> str:
         """For whom this code runs: what sessions and connections are held against. Raises where that is nobody."""
         return EVERY if self.bypassed() else current_org()
 
     def _guard(self, engine: Any) -> None:
-        if any(engine.pool is pool for pool in self._pools):
+        if self.guards(engine):
             return
-        self._pools.append(engine.pool)
-        event.listen(engine, "before_execute", self._before_execute)
+        self._pools[id(engine.pool)] = engine.pool
+        event.listen(engine, "before_execute", self._before_execute, retval=True)
         event.listen(engine, "before_cursor_execute", self._before_cursor)
         if self._rls:
             announce(engine, self.owner)
 
     def guards(self, engine: Any) -> bool:
         """Whether the wall stands before this engine."""
-        return any(engine.pool is pool for pool in self._pools)
+        return id(engine.pool) in self._pools
 
-    def _before_execute(self, connection: Any, statement: Any, many: Any, one: Any, _: Any) -> None:
-        owner = self.owner()
-        known = connection.__dict__.setdefault("_bartizan_owner", owner)
-        if known != owner:
-            raise Misuse("this connection was begun for another organization: use one of your own")
-        plain = connection.engine.dialect
-        if owner == EVERY:
-            connection.dialect = plain
-            return
-        kept = self._dialects.get(id(plain))
-        if kept is None:
-            walled = copy(plain)
-            walled.statement_compiler = type("Walled", (_Walled, plain.statement_compiler), {"wall": self})
-            kept = self._dialects[id(plain)] = (plain, walled)  # the first is kept alive: its id is the key
-        connection.dialect = kept[1]
+    def _before_execute(self, connection: Any, statement: Any, many: Any, one: Any, _: Any) -> Any:
+        kept = connection.__dict__
+        unit = current_unit.get()
+        # The same piece of work on the same connection was looked at before: it is whose it was, unless it is over.
+        if kept.get("_bartizan_unit") is not unit or unit.over or self._bypass.get() is not None:
+            owner = self.owner()
+            if kept.setdefault("_bartizan_owner", owner) != owner:
+                raise Misuse("this connection was begun for another organization: use one of your own")
+            plain = connection.engine.dialect
+            if owner == EVERY:
+                connection.dialect = plain
+                kept["_bartizan_unit"] = None
+                return statement, many, one
+            connection.dialect = self._dialect(plain)
+            kept["_bartizan_unit"] = unit
         if isinstance(statement, Insert):
             column = self.column_of(statement.table)
             if column is not None:
                 for given in given_orgs(statement, column.key, [*(many or ()), *([one] if one else ())]):
-                    if as_text(given) != owner:
+                    if as_text(given) != kept["_bartizan_owner"]:
                         raise NotFound(Reason.WRONG_ORGANIZATION)
+        return statement, many, one
 
-    def _before_cursor(self, _: Any, __: Any, ___: Any, ____: Any, context: Any, _____: Any) -> None:
-        if self._bypass.get() is not None and self.bypassed():
-            held = self._bypass.get()
-            if held is not None:
-                held.statements += 1
+    def _dialect(self, plain: Any) -> Any:
+        found = self._dialects.get(id(plain))
+        if found is None:
+            walled = copy(plain)
+            walled.statement_compiler = type("Walled", (_Walled, plain.statement_compiler), {"wall": self})
+            found = self._dialects[id(plain)] = (plain, walled)  # the first is kept alive: its id is the key
+        return found[1]
+
+    def _before_cursor(self, connection: Any, _: Any, __: Any, ___: Any, context: Any, ____: Any) -> None:
+        held = self._bypass.get()
+        if held is not None and self.bypassed():
+            held.statements += 1
             return
         compiled = getattr(context, "compiled", None)
         if not isinstance(compiled, _Walled) or compiled.wall is not self:
             raise Misuse(AS_TEXT)
-        org = current_org()
+        kept = connection.__dict__
+        org, unit = kept["_bartizan_owner"], kept["_bartizan_unit"]  # as `_before_execute` has just seen them
         # Whatever named a parameter as ours is named: the value that goes out is what counts.
         for name in compiled.orgs:
             for row in context.compiled_parameters:
                 if as_text(row.get(name, org)) != org:
                     raise NotFound(Reason.WRONG_ORGANIZATION)
-        for table, access in compiled.touched:
-            self._accesses.note(org, table, access)
+        key, now = (org, unit.label), unit.home.seconds()
+        before = compiled.told.get(key)
+        if before is None or not 0 <= now - before < SAMPLED_EVERY:
+            if len(compiled.told) >= MOST_SAMPLES:
+                compiled.told.clear()
+            compiled.told[key] = now
+            for table, access in compiled.touched:
+                self._accesses.note(org, table, access)
 
     def _session(self, kind: type[Any]) -> type[Any]:
         return kind if issubclass(kind, WalledSession) else type(kind.__name__, (WalledSession, kind), {"wall": self})
@@ -176,10 +196,12 @@ class _Walled(Compiler):  # type: ignore[misc]
     wall: OrgWall
     orgs: list[str]
     touched: list[tuple[str, str]]
+    told: dict[tuple[str, str], int]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.orgs = []
         self.touched = []
+        self.told = {}
         super().__init__(*args, **kwargs)
 
     def visit_table(self, table: Any, **kw: Any) -> Any:

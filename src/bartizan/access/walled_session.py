@@ -4,6 +4,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from bartizan.access.statements import as_text
+from bartizan.core.principal import Presence, Unit, current_unit
 from bartizan.errors import Misuse, NotFound, Reason
 
 # Whose a session or connection is that was begun past the wall: no organization has an empty id.
@@ -15,6 +16,9 @@ class Wall(Protocol):
 
     def owner(self) -> str:
         """For whom this code runs."""
+
+    def lowered(self) -> bool:
+        """Whether it may be down."""
 
     def guards(self, engine: Any) -> bool:
         """Whether it stands before this engine."""
@@ -28,13 +32,18 @@ class WalledSession:
 
     wall: Wall
     _bartizan_owner: str | None = None
+    _bartizan_unit: Presence | None = None  # the piece of work that was looked at last
 
     def _bartizan_enter(self) -> str:
+        unit = current_unit.get()
+        if self._bartizan_unit is unit and not self.wall.lowered() and isinstance(unit, Unit) and not unit.over:
+            return str(self._bartizan_owner)
         owner = self.wall.owner()
         if self._bartizan_owner is None:
             self._bartizan_owner = owner
         elif self._bartizan_owner != owner:
             raise Misuse("this session was begun for another organization: use one of your own")
+        self._bartizan_unit = None if owner == EVERY else unit
         return owner
 
     def get_bind(self, *args: Any, **kw: Any) -> Any:
@@ -93,4 +102,4 @@ class WalledSession:
     def close(self) -> None:
         """As the session's: afterwards it may begin for another organization."""
         super().close()  # type: ignore[misc]
-        self._bartizan_owner = None
+        self._bartizan_owner = self._bartizan_unit = None

@@ -58,7 +58,7 @@ class Caller(Verified):
 
     def may(self, scope: str) -> bool:
         """Whether this scope was granted, by itself or by a wildcard in the place of a whole segment."""
-        return covers(self.scopes, scope)
+        return scope in self.scopes or covers(self.scopes, scope)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.actor} of {self.org}>"
