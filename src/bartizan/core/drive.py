@@ -24,7 +24,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     raise Misuse("a blocking call reached something that waits for an event loop: use the async service there")
 
 
-async def settle(asked: Callable[[], object], waits: Waits) -> object:
+async def settle(asked: Callable[[], object], waits: Waits) -> Any:
     """The answer of the application's own function, plain or async, asked within `SETTLED_WITHIN` seconds.
 
     Whatever it raises is `Unavailable`, and no cause goes along: nothing may be decided without it. A plain function
@@ -33,7 +33,7 @@ async def settle(asked: Callable[[], object], waits: Waits) -> object:
     try:
         answer = asked()
         if hasattr(answer, "__await__"):  # an ABC would be asked for longer than most answers take
-            return await waits.within(SETTLED_WITHIN, cast("Awaitable[T]", answer))
+            return await waits.within(SETTLED_WITHIN, cast("Awaitable[Any]", answer))
         return answer
     except (Misuse, Unavailable):
         raise

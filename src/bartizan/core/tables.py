@@ -290,8 +290,9 @@ def checked_conditions(table: Table[Any], where: Sequence[Is]) -> tuple[Is, ...]
     columns = table.columns
     for condition in where:
         column = columns.get(condition.column) or _named(table, condition.column)
-        value = condition.value
-        if type(value) is column.type and (column.type is bytes or (column.type is int and -NEVER <= value <= NEVER)):
+        value, kind = condition.value, column.type
+        of: object = type(value)
+        if of is kind and (kind is bytes or (kind is int and -NEVER <= value <= NEVER)):
             continue  # what nearly all are, in as few words as it can be said
         if isinstance(condition.value, Now):
             if column.type is not int:

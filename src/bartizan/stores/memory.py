@@ -64,7 +64,8 @@ def assigned(row: R, assignments: Assignments, now: int) -> R:
     if not assignments:
         return row
     values = {name: _value(getattr(row, name), value, now) for name, value in assignments}
-    columns = _columns(type(row))
+    kind: Any = type(row)
+    columns = _columns(kind)
     if columns is None:
         return replace(row, **values)  # type: ignore[type-var]
     # As `replace`, whose price is most of what a change of a wide row costs: the values were checked with the step.
@@ -77,7 +78,7 @@ def assigned(row: R, assignments: Assignments, now: int) -> R:
 @lru_cache(256)
 def _columns(record: type[Any]) -> tuple[tuple[str, Any, Any], ...] | None:
     """The fields of a record with slots: name, and what reads and writes one; None for any other kind."""
-    members = [(field.name, getattr(record, field.name, None)) for field in fields(record)]
+    members: list[tuple[str, Any]] = [(field.name, getattr(record, field.name, None)) for field in fields(record)]
     if hasattr(record, "__post_init__") or not all(isinstance(member, MemberDescriptorType) for _, member in members):
         return None
     return tuple([(name, member.__get__, member.__set__) for name, member in members])
