@@ -12,6 +12,7 @@ import pickle
 import traceback
 import urllib.parse
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -181,6 +182,8 @@ def test_surface_logging_args(logged: tuple[logging.Logger, io.StringIO]) -> Non
     logger.info("%s%s%s%s", "Bearer ", TOKEN[:50], TOKEN[50:90], TOKEN[90:])
     logger.info("%(a)s", {"a": 1, "unused": SECRET})
     logger.info("%.10s", SECRET)
+    logger.info("%-30.3s and %5.*s", SECRET, 2, SECRET)
+    logger.info(ValueError("%s"), SECRET)
     logger.info("%s", httpx.URL("https://a.example/", params={"key": KEY}))
     logger.info("%s", KEY.encode())
     logger.info({"event": SECRET})
@@ -370,6 +373,16 @@ def test_surface_structlog(processors: list[Any]) -> None:
     assert "RuntimeError" in out.getvalue()
 
 
+def test_structlog_is_stopped_by_nothing() -> None:
+    class Hostile(dict[str, Any]):
+        def items(self) -> Any:
+            raise RuntimeError(SECRET)
+
+    log, out = chain(redact, structlog.processors.JSONRenderer())
+    log.info("x", hostile=Hostile(a=SECRET))
+    assert json.loads(out.getvalue()) == {"event": "[an event that could not be read: RuntimeError]"}
+
+
 def test_structlog_through_the_standard_library(logged: tuple[logging.Logger, io.StringIO]) -> None:
     logger, out = logged
     formatter = structlog.stdlib.ProcessorFormatter(processors=[redact, structlog.processors.JSONRenderer(default=str)])
@@ -393,6 +406,17 @@ def test_surface_a_file_split_over_two_writes(tmp_path: Any) -> None:
             print(f"{KEY[cut:]} {SECRET} b", file=stream)
         assert_clean(path.read_text("utf-8"))
         assert path.read_text("utf-8").endswith(" b\n")
+
+
+def test_many_threads_write_to_one_stream() -> None:
+    below = io.StringIO()
+    stream = RedactedStream(below)
+    lines = [f"{number} {KEY} {number}\n" for number in range(200)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(stream.write, lines * 20))
+    stream.close()
+    assert_clean(below.getvalue())
+    assert sorted(set(below.getvalue().splitlines())) == sorted(REDACTOR.text(line[:-1]) for line in lines)
 
 
 def test_surface_url_encoded() -> None:

@@ -45,7 +45,7 @@ PATTERNS: tuple[Pattern, ...] = (
         "authorization",
         ("earer ", "asic "),
         rf"((?:[Bb]earer|[Bb]asic) +)(?!(?:[a-z][a-z0-9]{{1,15}}_)?(?:{_KEY}|pk_))"
-        rf"((?=[A-Za-z._~+/=-]{{0,100}}[0-9]){_TOKEN68}{{8,}})",
+        rf"((?=[A-Za-z._~+/=-]{{0,100}}(?:[0-9]|[a-z][A-Z])){_TOKEN68}{{8,}})",
     ),
     Pattern(
         "query",
@@ -96,7 +96,7 @@ def _inside(text: str) -> set[str]:
     return found
 
 
-_IN_BASE64 = tuple(sorted(_inside("sk_") | _inside("whsec_") | _inside("bzs_") | {"ZXlK"}))  # the last: `eyJ` itself
+_IN_BASE64 = tuple(sorted(_inside("sk_") | _inside("whsec_") | _inside("bzs_") | _inside("eyJ")))
 _UNDERSCORED = regex(r"_(?:(?<=ve_|st_|ec_|sk_|zs_)|(?=AQ))[\w%+/=-]", ASCII).search
 _ESCAPED = regex(r"%(?:25){0,4}[5-7][0-9A-Fa-f]|(?<!\\)\\{1,16}(?:u00|x)[2-7][0-9A-Fa-f]").search
 _ESCAPE = regex(r"(?:%(?:25){0,4}|\\{1,16}u00|\\{1,16}x)([2-7][0-9A-Fa-f])")
@@ -104,9 +104,9 @@ _ESCAPED_RUN = regex(
     r"(?:[A-Za-z0-9_.~+/=-]|%(?:25){0,4}[0-9A-Fa-f]{2}|\\{1,16}u00[0-9A-Fa-f]{2}|\\{1,16}x[0-9A-Fa-f]{2})+"
 )
 _BASE64_RUN = regex(
-    r"(?:[A-Za-z0-9+/]{64,76}(?:\r?\n|\\r\\n|\\n))+[A-Za-z0-9+/]*={0,2}|[A-Za-z0-9+/_-]{12,}={0,2}"
+    r"(?:[A-Za-z0-9+/]{64,80}(?:\r?\n|\\r\\n|\\n|(?:%0[Dd])?%0[Aa]))+[A-Za-z0-9+/]*={0,2}|[A-Za-z0-9+/_-]{12,}={0,2}"
 )  # the first in lines (RFC 2045 section 6.8, RFC 7468)
-_NEWLINE = regex(r"\r?\n|\\r\\n|\\n")
+_NEWLINE = regex(r"\r?\n|\\r\\n|\\n|(?:%0[Dd])?%0[Aa]")
 _WORD = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.~+/=%\\-"
 
 
@@ -162,10 +162,14 @@ class Redactor:
         found = text
         if ("%" in found or "\\" in found) and _ESCAPED(found):
             found = _ESCAPED_RUN.sub(self._unescaped, found)
-        found = self._plain(found)
-        if any(part in found for part in _IN_BASE64):
-            found = _BASE64_RUN.sub(self._decoded, found)
+        found = self._found(found)
         return text if found == text else found
+
+    def _found(self, text: str) -> str:
+        text = self._plain(text)
+        if any(part in text for part in _IN_BASE64):
+            text = _BASE64_RUN.sub(self._decoded, text)
+        return text
 
     def _plain(self, text: str) -> str:
         for hints, sub in self._patterns:
@@ -182,7 +186,7 @@ class Redactor:
             if decoded == text:
                 break
             text = decoded
-        found = self._plain(text)
+        found = self._found(text)
         return run[0] if found == text else found
 
     def _decoded(self, run: Match[str]) -> str:
@@ -220,7 +224,10 @@ class Redactor:
             }
         if kind in (list, tuple, set, frozenset):
             items = [self._value(item, None, depth + 1, left) for item in value]
-            return items if kind is list else kind(items)
+            try:
+                return items if kind is list else kind(items)
+            except TypeError:  # what could be in a set is now what cannot
+                return items
         return self._printed(value)
 
     def _printed(self, value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 import io
 import logging
+from re import compile as regex
+from threading import RLock
 from typing import TextIO
 
 from bartizan.core.redact import REDACTOR, Held, Pattern, Redactor
@@ -12,6 +14,7 @@ __all__ = ["REDACTOR", "Pattern", "RedactedStream", "RedactingFilter", "Redactor
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _USUAL = len(vars(logging.makeLogRecord({})))  # of a record without `extra` that nobody has formatted yet
 _PLAIN = logging.Formatter()
+_CUTS = regex(r"%[-#0 +*1-9]*\.").search  # a template that shows some of an argument
 
 
 class RedactingFilter(logging.Filter):
@@ -43,8 +46,9 @@ class RedactingFilter(logging.Filter):
 
     def _message(self, record: logging.LogRecord) -> None:
         redact, template, args = self._redactor, record.msg, record.args
+        shown = template if type(template) is str else str(template)
         if not args:
-            record.msg = redact.text(template) if type(template) is str else redact.value(template)
+            record.msg = redact.text(template) if shown is template else redact.value(template)
             return
         try:
             message = record.getMessage()
@@ -53,7 +57,7 @@ class RedactingFilter(logging.Filter):
             return
         clean = redact.text(message)
         # What a text does not show of its arguments is shown by whoever prints them: keys unused, or cut off.
-        if clean is message and type(args) is tuple and "%." not in template:
+        if clean is message and type(args) is tuple and not _CUTS(shown):
             return
         record.msg, record.args = redact.value(template), redact.value(args)
         try:
@@ -102,6 +106,7 @@ class RedactedStream(io.TextIOBase):
     def __init__(self, stream: TextIO, redactor: Redactor = REDACTOR) -> None:
         self._stream = stream
         self._held = Held(redactor)
+        self._lock = RLock()
 
     def writable(self) -> bool:
         """True."""
@@ -109,18 +114,21 @@ class RedactedStream(io.TextIOBase):
 
     def write(self, text: str, /) -> int:
         """Take all of `text`, and write what is whole."""
-        self._stream.write(self._held.feed(text))
+        with self._lock:
+            self._stream.write(self._held.feed(text))
         return len(text)
 
     def flush(self) -> None:
         """Write what can be told of an unfinished line."""
-        if not self.closed:
-            self._stream.write(self._held.flush())
-            self._stream.flush()
+        with self._lock:
+            if not self.closed:
+                self._stream.write(self._held.flush())
+                self._stream.flush()
 
     def close(self) -> None:
         """Write the rest. The stream below stays open."""
-        if not self.closed:
-            self._stream.write(self._held.end())
-            self._stream.flush()
-            super().close()
+        with self._lock:
+            if not self.closed:
+                self._stream.write(self._held.end())
+                self._stream.flush()
+                super().close()
