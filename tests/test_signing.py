@@ -1,5 +1,6 @@
 """Signing keys: published before they sign, kept until what they signed is over, one ring for all who share a store."""
 
+import asyncio
 import json
 import threading
 from typing import Any
@@ -234,8 +235,17 @@ def test_it_rotates_itself_by_the_clock_of_the_store() -> None:
 
 def test_without_use_upkeep_touches_nothing() -> None:
     kit = Kit()
-    run(side(kit).signing.upkeep())
+    kit.security._shared._look_after_keys()
     assert rows(kit) == []
+
+
+def test_keys_of_a_service_that_only_awaits_rotate_by_themselves() -> None:
+    """The upkeep thread works over the blocking form, whichever form is used."""
+    kit = Kit(sessions=SessionPolicy(signing_key_days=30))
+    asyncio.run(kit.security.signing_keys.jwks())
+    kit.clock.advance(30 * 86_400)
+    kit.security._shared._look_after_keys()
+    assert states(kit) == ["retiring", "active", "next"]
 
 
 def test_many_processes_make_one_ring(tmp_path: Any) -> None:

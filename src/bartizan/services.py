@@ -269,7 +269,7 @@ class Shared:
             if ring is not None:
                 self.upkeep.add(self._reseal, every=PURGED_EVERY)
             if self.issuing is not None:
-                self.upkeep.add(lambda: run(self.blocking_side.tokens.signing.upkeep()), every=PURGED_EVERY)
+                self.upkeep.add(self._look_after_keys, every=PURGED_EVERY)
 
     def gate(
         self,
@@ -337,6 +337,10 @@ class Shared:
         """There are endpoints, which upkeep seals again when a root is to leave."""
         self._reseals = True
         self.upkeep.need()
+
+    def _look_after_keys(self) -> None:
+        if self.issuing is not None and self.issuing.used:
+            run(self.blocking_side.tokens.signing.upkeep())
 
     def _reseal(self) -> None:
         if self._reseals:

@@ -241,11 +241,16 @@ class Issuing:
         self._staleness = staleness
         self._clock = clock
         self._journal = journal
+        self.used: bool = False  # by whichever form: the keys that it made are looked after
         self._wake = wake
         self._cache: Cache[Keyring] = Cache(clock=clock, staleness=staleness, size=1)
         self._reader: Remembering[ConsumerPrincipal] = Remembering(
             access_policy(issuer=issuer, audience=audience, environment=environment), _consumer
         )
+
+    def _needed(self) -> None:
+        self.used = True
+        self._wake()
 
     def side(self, backend: Backend, waits: Waits, roots: Roots) -> AccessTokens:
         """The service of one form."""
@@ -263,7 +268,7 @@ class Issuing:
             clock=self._clock,
             cache=self._cache,
             journal=self._journal,
-            wake=self._wake,
+            wake=self._needed,
         )
         return AccessTokens(
             signing=signing,

@@ -144,7 +144,6 @@ class SigningKeys:
         self._journal = journal
         self._entropy = entropy
         self._wake = wake
-        self._used = False
         self._opened: dict[tuple[str, bytes], SigningKey | VerificationKey] = {}
         self._warned = False
 
@@ -190,8 +189,6 @@ class SigningKeys:
 
     async def upkeep(self) -> None:
         """Activate the next key where the active one has had its days, and seal again what is under an older root."""
-        if not self._used:
-            return
         await self._backend.purge(SIGNING_KEYS)
         ring = await self._read()
         if ring.active is None or ring.next is None:
@@ -258,7 +255,6 @@ class SigningKeys:
 
     async def _load(self, *, anew: bool = False) -> Keyring:
         await self._used_roots.serving()
-        self._used = True
         self._wake()
         for _ in range(TRIES):
             mark = self._cache.begin()
