@@ -21,6 +21,7 @@ from typing import NamedTuple
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import isolation_demo
+import session_demo
 import shop
 import shop_wsgi
 import token_demo
@@ -259,6 +260,8 @@ def main() -> int:
         report(heard, file)
     print("\ntokens, at another gate over ASGI and WSGI")
     wrong += token_demo.main()
+    print("\nsessions, refreshed, stolen and revoked")
+    wrong += session_demo.main()
     print("\nwho may do what, and never in another organization")
     wrong += isolation_demo.main()
     print("\nwebhooks, as their receiver answers")

@@ -189,7 +189,9 @@ class Rotation:
         if kept is not None and kept.row is not None:
             reason = over(kept.row, self._state.now())
             if reason is not None or kept.row.environment != self._environment:
-                raise InvalidSession(reason)
+                error = InvalidSession(reason)
+                error.about = f"session:{kept.row.id}"
+                raise error
             return kept, kept.row, True
         if guest is None:
             raise InvalidSession(Reason.SESSION_UNKNOWN)
@@ -265,7 +267,9 @@ class Rotation:
         step = kill(row, presented, now=now, grace=policy.grace, recovery=policy.recovery)
         try:
             if await self._backend.change(step, also=self._journal.within(event)) is not None:
-                raise SessionReused
+                error = SessionReused()
+                error.about = f"session:{row.id}"
+                raise error
         finally:
             self._state.drop(row.id)
 
@@ -277,7 +281,9 @@ class Rotation:
             self._journal.note(AuditEvent("session.misbound", family.org, actor, family.id, "refused", reason))
         elif outcome is Outcome.DEAD and row is not None:
             reason = over(row, self._state.now()) or passed(row.id, *epochs, began(row)) or reason
-        return InvalidSession(reason)
+        error = InvalidSession(reason)
+        error.about = f"session:{family.id}"
+        return error
 
     @staticmethod
     def event(name: str, org: str | None, target: str | None, **data: Json) -> AuditEvent:

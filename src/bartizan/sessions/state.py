@@ -219,7 +219,9 @@ class State:
             if reason is None and not stream and said.generation < newest - 1:
                 reason = Reason.SESSION_FORKED
         if reason is not None:
-            raise InvalidSession(reason)
+            error = InvalidSession(reason)
+            error.about = f"session:{principal.session_id}"
+            raise error
         if not principal.guest and self._policy.member_of is not None:
             await self._still_member(principal, keys[2])
         if row is not None and row.confirmed != USED and not stream and said.generation == newest:
