@@ -189,6 +189,7 @@ class SigningKeys:
 
     async def upkeep(self) -> None:
         """Activate the next key where the active one has had its days, and seal again what is under an older root."""
+        await self._used_roots.serving()
         await self._backend.purge(SIGNING_KEYS)
         ring = await self._read()
         if ring.active is None or ring.next is None:
