@@ -47,7 +47,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Our own annotations under mypy strict, and what the wheel shows its users under pyright: 100 %, or it fails."""
     install(session, "tests", "demo", "types", pages=True)
-    session.run("mypy", "src", "tests", "examples", "noxfile.py")
+    session.run("mypy", "src", "tests", "examples", "docs/website", "noxfile.py")
     session.env["PYRIGHT_PYTHON_IGNORE_WARNINGS"] = "1"  # or it asks the network for a newer version of itself
     with session.chdir(session.virtualenv.location):  # away from src, so that it reads the wheel
         session.run("pyright", "--verifytypes", "bartizan", "--ignoreexternal")
@@ -55,9 +55,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Every example of the README, the docs and the docstrings, with no more installed than the pages say."""
-    install(session, "pytest", pages=True)
+    """Every example of the README, the docs and the docstrings, with no more installed than the pages say; the site."""
+    install(session, "pytest", "docs", pages=True)
     session.run("pytest", "tests/test_documents.py", *session.posargs)
+    session.run("python", "docs/website/website.py", str(Path(session.create_tmp(), "website").resolve()))
 
 
 @nox.session

@@ -151,9 +151,8 @@ class Rehearsal(Gate):
         if place == "rule" and plan is not None:
             asked = " | ".join(sorted(" & ".join(sorted(way)) or "nobody" for way in plan.requirement.ways))
             return f"{plan.pattern.text} asks for {asked}"
-        if place == "presented":
-            found = self._watched.found or ()
-            return ", ".join(f"{kind} in {a.slot}" for a, _, kind in found) or "nothing"
+        if place == "presented" and self._watched.found is not None:
+            return ", ".join(f"{kind} in {a.slot}" for a, _, kind in self._watched.found) or "nothing"
         if place == "credential":
             said = [f"{caller.actor} of {caller.org}" for caller in held.values()]
             if self._store is not None and self._store.wrote:
