@@ -34,6 +34,7 @@ LIBRARIES = {
     "limits": {"throttle"},
     "starlette": {"asgi", "endpoints", "console", "integrations"},
     "rest_framework": {"integrations.django"},
+    "asgiref": {"integrations.django"},  # Django's own
     "httpx": {"outbound"},
     "httpcore": {"outbound"},
     "cryptography": {"core.box"} | ROOMS,

@@ -7,23 +7,34 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.apps import AppConfig  # type: ignore[import-untyped]
 from django.conf import settings  # type: ignore[import-untyped]
 from django.core import checks  # type: ignore[import-untyped]
 from django.http import HttpResponse  # type: ignore[import-untyped]
 from django.urls import get_resolver  # type: ignore[import-untyped]
-from django.utils.deprecation import MiddlewareMixin  # type: ignore[import-untyped]
 from django.utils.module_loading import import_string  # type: ignore[import-untyped]
 
 from bartizan.access.django import OrgWall as OrgWall  # noqa: PLC0414 - its public path
 from bartizan.core.passage import Admit, Refuse
-from bartizan.core.principal import Principal, current_principal
-from bartizan.errors import Misuse, Rejected, TooLarge, Unauthenticated, Unavailable
+from bartizan.errors import Misuse, Rejected, TooLarge, Unavailable
 from bartizan.gate.gate import BlockingGate, Gate
 from bartizan.integrations.coverage import coverage, tell
+from bartizan.integrations.django_caller import GateAuthentication, User
 from bartizan.integrations.django_request import request_of, size_of
 from bartizan.integrations.passages import async_steps, restored, steps
 from bartizan.integrations.routes import Route, of_django
+
+__all__ = [
+    "BartizanConfig",
+    "GateAuthentication",
+    "GateMiddleware",
+    "User",
+    "check_settings",
+    "exception_handler",
+    "gate_of_settings",
+    "routes_of_settings",
+]
 
 
 def gate_of_settings() -> Gate:
@@ -40,14 +51,19 @@ def routes_of_settings() -> Iterator[Route]:
     return of_django(get_resolver().url_patterns, "/", "/")
 
 
-class GateMiddleware(MiddlewareMixin):  # type: ignore[misc]
+class GateMiddleware:
     """The gate, directly before Django's router: the last entry of `MIDDLEWARE`, or it is `Misuse`.
 
     The verdict is `request.bartizan`, except under `untouched()`. It serves WSGI and ASGI.
     """
 
+    sync_capable = async_capable = True
+
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
-        super().__init__(get_response)
+        self.get_response: Callable[[Any], Any] = get_response
+        self.async_mode: bool = iscoroutinefunction(get_response)
+        if self.async_mode:
+            markcoroutinefunction(self)
         self.gate: Gate = gate_of_settings()
         if not stands_last():
             raise Misuse("GateMiddleware stands last in MIDDLEWARE: what stands after it could change the path")
@@ -56,7 +72,7 @@ class GateMiddleware(MiddlewareMixin):  # type: ignore[misc]
     def __call__(self, request: Any) -> Any:
         """Serve one request."""
         if self.async_mode:
-            return self.__acall__(request)
+            return self._serve(request)
         self._tell()
         with restored():
             asked = request_of(request)
@@ -71,7 +87,7 @@ class GateMiddleware(MiddlewareMixin):  # type: ignore[misc]
                 _left(self.gate.blocking, verdict, response)
             return response
 
-    async def __acall__(self, request: Any) -> Any:
+    async def _serve(self, request: Any) -> Any:
         self._tell()
         with restored():
             asked = request_of(request)
@@ -129,36 +145,6 @@ def _answer(refuse: Refuse) -> HttpResponse:
     return HttpResponse(refuse.body, status=refuse.status, headers=headers)
 
 
-class User:
-    """The caller as REST framework's `request.user`; `principal` is what was verified."""
-
-    is_authenticated = is_active = True
-    is_anonymous = is_staff = is_superuser = False
-
-    def __init__(self, principal: Principal) -> None:
-        self.principal: Principal = principal
-        self.pk: str = principal.actor
-
-    def __str__(self) -> str:
-        return self.pk
-
-
-class GateAuthentication:
-    """For REST framework's `authentication_classes`: who the gate let in is `request.user`, and `request.auth`."""
-
-    def authenticate(self, _: Any) -> tuple[User, Principal] | None:
-        """The caller, or None where the rule asks for nobody; `Misuse` where no gate ran."""
-        try:
-            principal = current_principal()
-        except Unauthenticated:
-            return None
-        return User(principal), principal
-
-    def authenticate_header(self, _: Any) -> str:
-        """What a 401 of REST framework's own asks for."""
-        return "Bearer"
-
-
 def exception_handler(error: Exception, context: dict[str, Any]) -> Any:
     """For REST framework's `EXCEPTION_HANDLER`: errors of ours are answered like refusals, others as it does."""
     from rest_framework.views import (  # type: ignore[import-untyped]  # noqa: PLC0415 - who has it
@@ -179,7 +165,7 @@ def stands_last() -> bool:
     return isinstance(last, type) and issubclass(last, GateMiddleware)
 
 
-def check_settings(*_: Any, **__: Any) -> list[checks.CheckMessage]:
+def check_settings(*_: Any, **__: Any) -> list[Any]:
     """What `manage.py check` says of the gate: its place, and which routes and rules have no counterpart."""
     try:
         gate = gate_of_settings()
@@ -194,12 +180,12 @@ def check_settings(*_: Any, **__: Any) -> list[checks.CheckMessage]:
     return found + [checks.Warning(f"{text} matches anywhere", hint, id="bartizan.W003") for text in anywhere]
 
 
-class BartizanConfig(AppConfig):  # type: ignore[misc]
-    """`INSTALLED_APPS += ["bartizan.integrations.django.BartizanConfig"]` lets `manage.py check` look at the gate."""
+def _ready(_: Any) -> None:
+    checks.register(check_settings)
 
-    name = "bartizan.integrations.django"
-    label = "bartizan"
 
-    def ready(self) -> None:
-        """Register the checks."""
-        checks.register(check_settings)
+# `INSTALLED_APPS += ["bartizan.integrations.django.BartizanConfig"]` lets `manage.py check` look at the gate. Made this
+# way, since a class with a base that has no types has none.
+BartizanConfig: Any = type(
+    "BartizanConfig", (AppConfig,), {"name": "bartizan.integrations.django", "label": "bartizan", "ready": _ready}
+)
