@@ -20,7 +20,7 @@ SRC = ROOT / "src" / "bartizan"
 FRONT = {"__init__", "types"}  # the front doors: names for others to import, and nothing else
 GROUND = {"errors", "core"}
 ROOMS = set("credentials sessions access webhooks browser throttle audit data gate stores outbound".split())
-UPPER = set("wiring services blocking operations fanfare allow".split())
+UPPER = set("wiring services gating blocking operations fanfare allow".split())
 FACES = set("asgi wsgi endpoints integrations cli console testing __main__".split())
 
 # Arrows beyond "a room imports the ground and itself". A new one needs a sentence in the design.

@@ -13,7 +13,7 @@ from bartizan.core.cache import Cache
 from bartizan.core.drive import run
 from bartizan.core.events import SYSTEM, AuditEvent
 from bartizan.core.once import ONCE, Once
-from bartizan.core.passage import Authenticator, Decision, Rule
+from bartizan.core.passage import Authenticator, Decision
 from bartizan.core.ports import Clock, Fetch, Post, SteppedClock, SystemClock, Waits
 from bartizan.core.principal import ConsumerPrincipal, Environment, Principal, checked_org
 from bartizan.core.ring import MAKE_ONE, SecretRing
@@ -21,11 +21,11 @@ from bartizan.core.roots import Roots, SecretUse
 from bartizan.core.tables import Backend, Table
 from bartizan.credentials.access_tokens import AccessTokens, Issuing
 from bartizan.credentials.issuer_keys import Issuers, Outside
-from bartizan.credentials.issuer_stage import CHALLENGES as OF_MEMBERS, MemberAuthenticator
+from bartizan.credentials.issuer_stage import MemberAuthenticator
 from bartizan.credentials.issuers import Issuer
-from bartizan.credentials.key_format import KeyFormat, checked_environment
+from bartizan.credentials.key_format import KeyFormat
 from bartizan.credentials.key_rows import KEYS, PEPPERED, Entry
-from bartizan.credentials.key_stage import CHALLENGES as OF_KEYS, KeyAuthenticator
+from bartizan.credentials.key_stage import KeyAuthenticator
 from bartizan.credentials.key_text import KINDS
 from bartizan.credentials.key_uses import USED_EVERY, KeyUses
 from bartizan.credentials.keys import Keys
@@ -33,15 +33,12 @@ from bartizan.credentials.links import Links
 from bartizan.credentials.signing import WRAPPED
 from bartizan.errors import Misuse
 from bartizan.gate.doors import Authenticator as OwnAuthenticator, Door
-from bartizan.gate.gate import Gate
-from bartizan.gate.problems import Problems
-from bartizan.gate.rehearsal import ReadOnly, Rehearsal, ShutDoor
-from bartizan.gate.rules import compiled
+from bartizan.gate.rehearsal import ReadOnly
 from bartizan.operations.upkeep import Upkeep
 from bartizan.outbound import both_fetches, both_posts
 from bartizan.sessions.families import FAMILIES
 from bartizan.sessions.sessions import Sessions
-from bartizan.sessions.stage import CHALLENGES as OF_CONSUMERS, ConsumerAuthenticator
+from bartizan.sessions.stage import ConsumerAuthenticator
 from bartizan.sessions.state import SIZE
 from bartizan.stores.urls import Store, opened
 from bartizan.stores.waits import AsyncWaits, BlockingWaits, Threads
@@ -52,7 +49,6 @@ from bartizan.webhooks.endpoints import WebhookEndpoints
 PURGED_EVERY = 60  # seconds between two looks for markers that are over
 PURGED_AT_ONCE = 1000
 SENDERS = 16  # threads that send webhooks: they wait for strangers, so nothing else waits for them
-_CHALLENGES = {**OF_KEYS, **OF_CONSUMERS, **OF_MEMBERS}
 
 
 class Side:
@@ -271,38 +267,6 @@ class Shared:
             if self.issuing is not None:
                 self.upkeep.add(self._look_after_keys, every=PURGED_EVERY)
 
-    def gate(
-        self,
-        rules: Sequence[Rule],
-        own: Sequence[OwnAuthenticator],
-        environments: Collection[Environment] | None,
-        problems: Problems | None,
-    ) -> Gate:
-        """A gate and, at its first use, its blocking twin over the same table."""
-        served = frozenset({self.environment} if environments is None else map(checked_environment, environments))
-        if not served:
-            raise Misuse("environments is not empty")
-        ours = self.side.authenticators(served)
-        doors = self.side.doors(own)
-        schemes = {kind: _CHALLENGES[kind] for a in ours for kind in a.kinds}
-        table = compiled(rules, {**schemes, **{door.name: door.challenge for door in doors}}, self.home)
-
-        def made(side: Side, twin: Callable[[], Gate] | None) -> Gate:
-            return Gate(
-                table, side.authenticators(served), side.doors(own), clock=self.clock, journal=self.journal,
-                waits=side.waits, home=self.home, on_decision=self.on_decision, problems=problems, twin=twin,
-                rehearse=rehearse, every=self.staleness,
-            )  # fmt: skip
-
-        def rehearse(callbacks: bool) -> Rehearsal:
-            look, store, muted = self._looking()
-            return Rehearsal(
-                table, look.authenticators(served), look.doors(own, Door if callbacks else ShutDoor),
-                clock=self.clock, journal=muted, waits=look.waits, home=self.home, callbacks=callbacks, store=store,
-            )  # fmt: skip
-
-        return made(self.side, lambda: made(self.blocking_side, None))
-
     def _issued(self, journal: OutboxJournal) -> Issuing | None:
         if self._planned is None or self.ring is None:
             return None
@@ -311,7 +275,7 @@ class Shared:
             wake=self.upkeep.need,
         )  # fmt: skip
 
-    def _looking(self) -> tuple[Side, ReadOnly | None, MutedJournal]:
+    def looking(self) -> tuple[Side, ReadOnly | None, MutedJournal]:
         """Services that read and do no more: no write, no event, no connection, and caches of their own."""
         look = copy(self)
         look.journal = muted = MutedJournal(self.clock)

@@ -25,6 +25,7 @@ from bartizan.credentials.signing import SigningKeys
 from bartizan.errors import BartizanError, Misuse
 from bartizan.gate.doors import Authenticator
 from bartizan.gate.gate import Gate
+from bartizan.gating import gate_over
 from bartizan.operations.settings import settings
 from bartizan.services import Shared
 from bartizan.sessions.sessions import Sessions
@@ -161,7 +162,7 @@ class Bartizan:
         are served; by default the instance's own. `problems` gives a refusal's media type and body in place of ours;
         what it raises is nobody's business, and ours is sent.
         """
-        return self._shared.gate(rules, authenticators, environments, problems)
+        return gate_over(self._shared, rules, authenticators, environments, problems)
 
     def job(self, name: str, *, org: str | None = None, scopes: Collection[str] = ()) -> Job:
         """Work that no request asked for: within the block `current_principal()` is a `JobPrincipal`.
