@@ -30,6 +30,7 @@ async def health(_: Request) -> Response:
 
 
 async def products(_: Request) -> Response:
+    current_principal()  # raises where no gate let anybody in: a handler without one shows nothing
     return JSONResponse(["skates", "kite", "kettle"])
 
 
@@ -45,12 +46,14 @@ async def order(request: Request) -> Response:
 
 
 async def live(socket: WebSocket) -> None:
+    caller = current_principal()
     await socket.accept()
-    await socket.send_text(f"for {current_principal().org}")
+    await socket.send_text(f"for {caller.org}")
     await socket.close()
 
 
 async def admin(_: Request) -> Response:
+    current_principal(SecretPrincipal)
     return PlainTextResponse("the keys to everything")
 
 

@@ -1,6 +1,6 @@
 """A receiver for GitHub, over WSGI: it signs the body alone, so what happened is read from the body.
 
-Serve it with `gunicorn webhook_github:app`.
+Serve it with `gunicorn webhook_github:app`, and GITHUB_WEBHOOK_SECRET in the environment.
 """
 
 import os
@@ -11,8 +11,8 @@ from typing import Any
 from bartizan import Bartizan, WebhookEvent, WebhookVerifier
 
 security = Bartizan(os.environ.get("SHOP_DATABASE", "memory://"), environment="live")
-hooks = WebhookVerifier.github(os.environ.get("GITHUB_WEBHOOK_SECRET", "It's a Secret to Everybody"))
-deployed: list[str] = []
+hooks = WebhookVerifier.github(os.environ["GITHUB_WEBHOOK_SECRET"])
+deployed: dict[str, str] = {}  # by the id of the event: twice is once
 
 
 @dataclass
@@ -32,7 +32,7 @@ def deploy(environ: dict[str, Any], start_response: Callable[..., Any]) -> Itera
     # `event.unsigned["x-github-event"]` says "push", and anybody who captured a message can say so too.
     push = event.parse(Push)  # a body that is no push is answered 400
     if push.ref == "refs/heads/main":
-        deployed.append(f"{push.repository.full_name}@{push.after}")
+        deployed.setdefault(event.id, f"{push.repository.full_name}@{push.after}")
     start_response("204 No Content", [])
     return []
 

@@ -1,6 +1,6 @@
 """Three lines in each framework: verify what a platform sends, refuse everything else.
 
-The secret is the platform's; each application answers at POST /hooks.
+The secret is the platform's, in the environment as WEBHOOK_SECRET; each application answers at POST /hooks.
 """
 
 import os
@@ -18,7 +18,7 @@ from starlette.routing import Route
 from bartizan import InvalidWebhook, WebhookVerifier
 from bartizan.errors import TooLarge
 
-hooks = WebhookVerifier(os.environ.get("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"))
+hooks = WebhookVerifier(os.environ["WEBHOOK_SECRET"])
 handled: list[str] = []
 
 

@@ -1,6 +1,6 @@
 """A receiver for Stripe: each event reaches `shop` once, however often Stripe sends it.
 
-Serve it with `uvicorn webhook_stripe:app`.
+Serve it with `uvicorn webhook_stripe:app`, and STRIPE_SECRET in the environment.
 """
 
 import os
@@ -13,8 +13,8 @@ Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 security = Bartizan(os.environ.get("SHOP_DATABASE", "memory://"), environment="live")
-hooks = WebhookVerifier.stripe(os.environ.get("STRIPE_SECRET", "whsec_a_secret_of_the_dashboard"))
-paid: list[str] = []
+hooks = WebhookVerifier.stripe(os.environ["STRIPE_SECRET"])
+paid: dict[str, str] = {}  # by the id of the event: twice is once
 
 
 class PaymentIntent(TypedDict):
@@ -35,7 +35,7 @@ class Paid(TypedDict):
 async def shop(scope: Scope, _: Any, send: Send) -> None:
     event = scope["bartizan.webhook"]  # a KeyError where nothing was verified
     if event.type == "payment_intent.succeeded":
-        paid.append(event.parse(Paid)["data"]["object"]["id"])
+        paid[event.id] = event.parse(Paid)["data"]["object"]["id"]
     await send({"type": "http.response.start", "status": 204, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 

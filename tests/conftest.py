@@ -1,8 +1,15 @@
 """What every test has in common."""
 
 import contextlib
+import os
 
 import pytest
+
+os.environ |= {  # what the examples that receive webhooks are deployed with
+    "WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "STRIPE_SECRET": "whsec_a_secret_of_the_dashboard",
+    "GITHUB_WEBHOOK_SECRET": "It's a Secret to Everybody",
+}
 
 with contextlib.suppress(ImportError):  # the sessions `docs` and `minimal` install nothing that they do not use
     from hypothesis import settings

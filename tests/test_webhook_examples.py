@@ -73,7 +73,7 @@ def test_three_lines(name: str) -> None:
     ],
     ids=["stripe", "github"],
 )
-def test_senders(module: Any, path: str, effects: list[str], *, wsgi: bool) -> None:
+def test_senders(module: Any, path: str, effects: dict[str, str], *, wsgi: bool) -> None:
     effects.clear()
     request = module.hooks.test_request(module.EVENT, type="push")
     for _ in range(3):
