@@ -445,6 +445,7 @@ def entries() -> dict[str, Entry]:
     for module, table in (
         ("stamps", "stamp_entries"),
         ("tokens", "token_entries"),
+        ("sessions", "session_entries"),
         ("members", "member_entries"),
         ("webhooks", "webhook_entries"),
         ("leaks", "leak_entries"),
