@@ -434,3 +434,36 @@ def test_untouched_is_untouched(kit: Kit, kind: str) -> None:
     with django_site(URLS, kit.security.gate(RULES)), serve(handler()) as port:
         assert b"False" in ask(port, "/away/x", ("Authorization", "Bearer nonsense")).body
         assert ask(port, "/away//x").status == 404
+
+
+async def waiting(request: Any) -> HttpResponse:
+    seen.append(request.bartizan)
+    await asyncio.Event().wait()
+    return HttpResponse()
+
+
+def test_a_client_that_goes_away_ends_the_passage(kit: Kit) -> None:
+    scope = {
+        "type": "http", "method": "GET", "path": "/waiting", "raw_path": b"/waiting", "query_string": b"", "root_path": "",
+        "scheme": "http", "http_version": "1.1", "asgi": {"version": "3.0"},
+        "headers": [(k.lower().encode(), v.encode()) for k, v in kit.as_key(org="o").items()],
+    }  # fmt: skip
+
+    async def run() -> None:
+        body = [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> Any:
+            if body:
+                return body.pop()
+            while not seen:  # noqa: ASYNC110 - the view tells by a list
+                await asyncio.sleep(0)
+            return {"type": "http.disconnect"}
+
+        async def send(_: Any) -> None:
+            raise AssertionError
+
+        await ASGIHandler()(scope, receive, send)
+
+    with django_site([path("waiting", waiting)], kit.security.gate(RULES)):
+        asyncio.run(run())
+    assert [admit.over for admit in seen] == [True]

@@ -23,6 +23,7 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route as StarletteRoute, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from werkzeug.routing import Rule as WerkzeugRule
 
 from bartizan import Gate, Misuse, Rule, allow, asgi
 from bartizan.cli.main import main
@@ -214,11 +215,14 @@ def test_flask_with_converters_hosts_and_methods() -> None:
     app.add_url_rule("/c", "c", nothing, methods=["OPTIONS"])
     app.add_url_rule("/d", "d", nothing, subdomain="api")
     app.add_url_rule("/ws", "ws", nothing, websocket=True)
+    app.url_map.add(WerkzeugRule("/elsewhere", endpoint="elsewhere", build_only=True))  # a name, and no route
+    app.url_map.add(WerkzeugRule("/moved/<x>", endpoint="moved", redirect_to="/a/<x>"))
     assert listed(app, [Rule("GET /a/*/**", allow.secret_key()), Rule("GET /b/*", allow.public())]) == [
         "GET /a/<int:x>/<path:p> -> secret_key() by GET /a/*/**",
         "POST /a/<int:x>/<path:p> -> refused",
         "GET /b/<any(x,y):z>.json -> public() by GET /b/*",
         "OPTIONS /c -> refused",
+        "* /moved/<x> -> refused",
         "WEBSOCKET /ws -> refused",
         "GET [api]/d -> refused",
     ]

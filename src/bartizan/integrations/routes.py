@@ -89,10 +89,12 @@ def _starlette_path(item: Any) -> str:
 def of_flask(app: Any, text: str = "", spelled: str = "") -> Iterator[Route]:
     """Of Flask, without the OPTIONS that it answers by itself."""
     for rule in app.url_map.iter_rules():
+        if rule.build_only:
+            continue
         converters = rule._converters  # noqa: SLF001 - werkzeug has no public word for it
         path = _FLASK.sub(lambda name: ONE if converters[name[1]].part_isolating else ANY, rule.rule)  # noqa: B023
         methods = set(rule.methods or ())
-        if rule.provide_automatic_options:
+        if getattr(rule, "provide_automatic_options", False):
             methods.discard("OPTIONS")
         place = rule.host or rule.subdomain
         label = f"[{place}]" if place else ""
