@@ -23,7 +23,7 @@ if not apps.ready:
 
 A, B, SECRET = "org_a", "org_b", "of b"
 SHOP = "bartizan_shop"  # the alias of the database
-REFUSALS = (BartizanError, Error, ObjectDoesNotExist)
+REFUSALS: tuple[Any, ...] = (BartizanError, Error, ObjectDoesNotExist)
 
 
 class Order(models.Model):  # type: ignore[misc]
@@ -73,8 +73,14 @@ class World:
         self.path = path
         self.acting = acting
         self.alias = alias
-        self.orders: Any = Order.objects.using(alias)
-        self.items: Any = Item.objects.using(alias)
+
+    @property
+    def orders(self) -> Any:
+        return Order.objects.using(self.alias)
+
+    @property
+    def items(self) -> Any:
+        return Item.objects.using(self.alias)
 
     def sql(self, *statements: str) -> list[Any]:
         db = sqlite3.connect(self.path)

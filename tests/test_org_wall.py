@@ -335,3 +335,21 @@ def test_ids_that_only_differ_by_a_quote(on_sqlite: World, kit: Kit) -> None:
             continue
         with job, on_sqlite.sessions() as s:
             assert s.scalars(select(Order)).all() == [], org
+
+
+def test_a_database_that_compares_without_case() -> None:
+    """On MariaDB org_a and ORG_A are one text, unless the column says otherwise."""
+    from sqlalchemy.dialects.mysql import dialect
+
+    with pytest.raises(Misuse, match="_bin"):
+        OrgWall(Base, shared=SHARED)._dialect(dialect())
+    metadata = MetaData()
+    orders = Table("orders", metadata, Column("org_id", String(128, collation="utf8mb4_bin"), nullable=False))
+    wall = OrgWall(metadata)
+    made = wall._dialect(dialect())
+    for statement in (update(orders).values(org_id="x"), select(orders), orders.delete()):
+        if statement.is_update:
+            with pytest.raises(NotFound):
+                statement.compile(dialect=made)
+        else:
+            assert "WHERE" in str(statement.compile(dialect=made))

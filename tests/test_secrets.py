@@ -93,7 +93,9 @@ def test_k14_old_pepper_verifies_and_is_renewed_on_use(store: Store, old: str, n
     before = store.row(key)
     kit = store.kit(new, old)
     assert counts(kit) == {named(new): 0, named(old): 1}
-    with serving(GateMiddleware(app, kit.security.gate([Rule("GET /", getattr(allow, f"{kind}_key")("a:read"))]))) as port:
+    with serving(
+        GateMiddleware(app, kit.security.gate([Rule("GET /", getattr(allow, f"{kind}_key")("a:read"))]))
+    ) as port:
         assert [ask(port, "/", *headers_of(key).items()).status for _ in range(3)] == [200] * 3
     after = store.row(key)
     assert (after.pepper, after.version) == (named(new), before.version + 1)

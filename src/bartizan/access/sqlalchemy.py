@@ -142,6 +142,12 @@ class OrgWall:
     def _dialect(self, plain: Any) -> Any:
         found = self._dialects.get(id(plain))
         if found is None:
+            if plain.name in {"mysql", "mariadb"}:
+                for table in self.metadata.tables.values():
+                    column = self.column_of(table)
+                    told = getattr(column.type, "collation", None) if column is not None else "_bin"
+                    if not str(told).endswith("_bin"):  # org_1 and ORG_1 would be one
+                        raise Misuse(f"{table.name}: give {self.column} a collation that ends in _bin")
             walled = copy(plain)
             walled.statement_compiler = type("Walled", (_Walled, plain.statement_compiler), {"wall": self})
             found = self._dialects[id(plain)] = (plain, walled)  # the first is kept alive: its id is the key
