@@ -124,7 +124,8 @@ def test_the_public_name_of_a_key_stays(name: str) -> None:
     "header", ["Basic dXNlcjpwYXNz", "basic dTpwYXNzd29yZA==", "Bearer abcdefgh1", "bearer abcdEfgh"]
 )
 def test_what_a_header_announces(header: str) -> None:
-    assert REDACTOR.text(f"Authorization: {header}") == f"Authorization: {header.split()[0]} {MARK}"
+    scheme, _, _ = header.partition(" ")
+    assert REDACTOR.text(f"Authorization: {header}") == f"Authorization: {scheme} {MARK}"
 
 
 def test_once_is_enough() -> None:

@@ -293,4 +293,4 @@ class Held:
         return out
 
 
-REDACTOR = Redactor()
+REDACTOR: Redactor = Redactor()

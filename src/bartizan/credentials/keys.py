@@ -93,7 +93,8 @@ class Keys:
         entry, principal = await self.verified(key.encode("ascii", "replace"))
         if principal.environment not in served:
             raise InvalidKey(Reason.WRONG_ENVIRONMENT)
-        entry.located(None if address is None else client_of(address))
+        if entry.networks is not None:
+            entry.located(None if address is None else client_of(address))
         self.used(entry)
         return principal
 

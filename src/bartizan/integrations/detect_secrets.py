@@ -16,8 +16,8 @@ _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 class BartizanDetector(RegexBasedDetector):
     """Finds secret API keys, root secrets, and signing secrets of webhooks."""
 
-    secret_type = "Bartizan Secret"  # noqa: S105 - what a finding is called
-    denylist = (
+    secret_type: str = "Bartizan Secret"  # noqa: S105 - what a finding is called
+    denylist: tuple[re.Pattern[str], ...] = (
         re.compile(r"((?:[a-z][a-z0-9]{1,15}_)?sk_(?:live|test)_[0-9A-Za-z]{16}_[0-9A-Za-z]{49})(?![0-9A-Za-z_])"),
         re.compile(r"(bzs_[0-9A-Za-z]{8}_[0-9A-Za-z]{49})(?![0-9A-Za-z_])"),
         re.compile(r"(whsec_[A-Za-z0-9+/]{43}=|whsk_[A-Za-z0-9+/]{86}==)"),

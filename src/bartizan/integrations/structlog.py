@@ -41,4 +41,4 @@ def _without_frames(event: Any) -> Any:
     return told
 
 
-redact = Redact()
+redact: Redact = Redact()
