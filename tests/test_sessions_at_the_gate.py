@@ -1,12 +1,13 @@
 """Attacks on sessions as requests, through both adapters."""
 
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 import pytest
 from session_places import DAY, ROOT, Place, processes
 
-from bartizan import Misuse, SessionPolicy
+from bartizan import Misuse, Rule, SessionPolicy, allow
 from bartizan.core.ring import new_root
 from bartizan.stores.memory import MemoryBackend
 
@@ -796,3 +797,95 @@ def test_policies() -> None:
         with pytest.raises(Misuse):
             SessionPolicy(**wrong)
     assert ROOT
+
+
+# --- found by attacking it ---
+
+
+def test_refresh_stolen_without_binding(place: Place) -> None:
+    """A family that is bound to a device, and a process that proves none: nothing is written, in the window either."""
+    from dataclasses import replace
+
+    pair = place.start()
+    second = rotated(place, pair)
+    session = pair.body["session"]
+    bound = replace(place.row(session), binding="a device")  # type: ignore[type-var]
+    place.backend._tables["bartizan_sessions"][session] = bound
+    for seconds in (0, 11, 60):
+        place.clock.advance(seconds)
+        for token in (pair, second):
+            assert place.refresh(token).status == 401
+    assert place.row(session) == bound
+    assert place.events("session.misbound") == 6
+    assert place.events("session.reused") == 0
+
+
+def test_a_consumer_cannot_fill_the_store_with_ended_sessions(place: Place) -> None:
+    from bartizan.testing.kit import acting_as
+
+    pair, other = place.start(), place.start(subject="guest_2", guest=True)
+    me = place.blocking.authenticate(pair.access)
+    with acting_as(me):
+        for i in range(20):
+            place.blocking.revoke(f"{i:032x}", org="org_1")
+        place.blocking.revoke(other.body["session"], org="org_1")
+    assert len(place.rows()) == 1
+    assert place.me(other) == 200
+
+
+def test_a_session_of_the_other_environment_is_not_found(adapter: str) -> None:
+    from bartizan import NotFound
+
+    test = Place(adapter, environment="test")
+    live = Place(adapter, url=test.backend, environment="live", at=test.clock)
+    pair = test.start()
+    with pytest.raises(NotFound):
+        live.blocking.revoke(pair.body["session"], org="org_1")
+    assert live.blocking.revoke_subject(org="org_1", subject="cons_1") == 0
+    assert live.blocking.unsafe_revoke_everyone() == 0
+    assert live.blocking.list(org="org_1", subject="cons_1") == []
+    assert test.me(pair) == 200
+
+
+def test_the_stream_of_a_guest_whom_nothing_renews_ends(place: Place) -> None:
+    from bartizan.errors import InvalidSession
+
+    guest = place.start(guest=True)
+    me = place.blocking.authenticate(guest.access)
+    place.kit.security.blocking.recheck(me)
+    place.clock.advance(400)
+    with pytest.raises(InvalidSession):
+        place.kit.security.blocking.recheck(me)
+
+
+def test_a_query_may_begin_like_a_refresh_token(place: Place) -> None:
+    from bartizan.types import Admit, Refuse, Request
+
+    pair = place.start()
+    gate = place.kit.security.gate([Rule("GET /me", allow.consumer())])
+    bearer = [(b"authorization", f"Bearer {pair.access}".encode())]
+    for query, verdict in ((b"sort=rt_asc", Admit), (b"x=" + pair.refresh.encode(), Refuse)):
+        request = Request("GET", "/me", bearer, None, "https", query=query)
+        assert type(Context().run(gate.blocking.check, request)) is verdict
+
+
+def test_a_spared_session_is_refreshed_in_one_round_trip(place: Place) -> None:
+    pair = place.start()
+    place.ask("POST", "/password", pair.access)
+    for _ in range(3):
+        pair = rotated(place, pair)
+    assert place.row(pair.body["session"]).generation == 3  # type: ignore[union-attr]
+
+
+def test_deaf_ends(place: Place) -> None:
+    """A guest whose session was ended before it was stored cannot write it down afterwards."""
+    guest = place.start(guest=True)
+    place.blocking.revoke(guest.body["session"], org="org_1")
+    for _ in range(3):
+        place.clock.advance(11)
+        assert place.refresh(guest).status == 401
+    place.blocking.revoke_org("org_1")
+    other = place.start(subject="guest_3", guest=True)
+    place.blocking.revoke_org("org_1")
+    assert place.refresh(other).status == place.me(other) == 401
+    assert all(row.revoked_at is not None for row in place.rows())

@@ -46,10 +46,12 @@ class Changes:
         """End one session. One that is not stored may be a guest's: then it is written down as ended."""
         for _ in range(TRIES):
             row = await self._backend.get(FAMILIES, session)
-            if row is not None and row.org != org and not _own(session):
+            if row is not None and (row.environment != self._environment or (row.org != org and not _own(session))):
                 raise NotFound(Reason.NO_RECORD)
             if row is not None and row.revoked_at is not None:
                 return
+            if row is None and _another(session):
+                return  # or consumers could fill the store with ids that they make up
             whose = org if row is None else row.org
             event = AuditEvent(name="session.revoked", org=whose, actor=current_actor(), target=session)
             step = (
@@ -150,6 +152,11 @@ class Changes:
             if len(page) < PAGE:
                 break
         return rows
+
+
+def _another(session: str) -> bool:
+    """Whether a consumer is current, and this is not their session."""
+    return not _own(session) and any(isinstance(caller, ConsumerPrincipal) for caller in current_unit.get().callers)
 
 
 def _own(session: str) -> bool:

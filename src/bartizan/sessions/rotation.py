@@ -207,7 +207,7 @@ class Rotation:
     async def refreshed(self, presented: Presented, kept: Kept, family: FamilyRow, *, stored: bool) -> FamilyRow:
         """The row whose newest generation answers the token; raises for every other outcome."""
         policy, environment = self._policy, self._environment
-        spared = False
+        spared = self._state.spared(kept, family)
         before: FamilyRow | None = None
         turn = 0
         for _ in range(TRIES):
@@ -252,7 +252,7 @@ class Rotation:
         idle = policy.guest_idle if family.guest else policy.idle
         if stored:
             step = rotation(
-                presented, binding=family.binding, environment=self._environment, salt=salt, grace=policy.grace,
+                presented, binding=None, environment=self._environment, salt=salt, grace=policy.grace,
                 idle=idle,
             )  # fmt: skip
             return await self._backend.change(step, also=holds)

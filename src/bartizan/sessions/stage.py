@@ -10,6 +10,7 @@ from bartizan.errors import InvalidToken, Reason
 from bartizan.sessions.sessions import Sessions
 
 CHALLENGES: dict[str, bytes] = {"consumer": b"Bearer"}
+_SHORTEST = 95  # characters of a refresh token
 _LOOKED_AT = 680  # characters of a header; whatever is longer is refused where it is read
 
 
@@ -29,7 +30,7 @@ class ConsumerAuthenticator:
         Other texts begin with JSON in base64url too, such as a page's cursor in a query.
         """
         if presented[:2] != b"ey":
-            return presented[:3] == b"rt_"
+            return presented[:3] == b"rt_" and len(presented) >= _SHORTEST and b"." in presented
         head = presented[:_LOOKED_AT].partition(b".")[0]
         try:
             return b'"alg"' in urlsafe_b64decode(head[: len(head) // 4 * 4])
@@ -38,7 +39,7 @@ class ConsumerAuthenticator:
 
     async def authenticate(self, presented: bytes, _: Request, /) -> Principal:
         """The consumer whose token it is."""
-        if presented[:3] == b"rt_":
+        if presented[:2] != b"ey":
             raise InvalidToken(Reason.WRONG_TOKEN_TYPE)  # it is for renewing tokens, and for no rule
         principal = await self._sessions.authenticate(presented.decode("latin-1"))
         if principal.environment not in self._environments:

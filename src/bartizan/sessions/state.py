@@ -15,6 +15,7 @@ from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import ConsumerPrincipal, Environment, checked_org
 from bartizan.core.tables import Backend, Expect, Ref
 from bartizan.credentials.access_tokens import Said, SessionPolicy
+from bartizan.credentials.tokens import LEEWAY
 from bartizan.errors import Forbidden, InvalidSession, Misuse, Reason, Unavailable
 from bartizan.sessions.families import (
     EPOCHS,
@@ -136,6 +137,11 @@ class State:
     def clear(self) -> None:
         """Forget everything: everyone's epoch was changed."""
         self._cache.clear()
+
+    def spared(self, kept: Kept, row: FamilyRow) -> bool:
+        """Whether it is known that the subject's epoch has passed, and this family was spared."""
+        subject: EpochRow | None = self._cache.get(kept.expects[0].key)
+        return subject is not None and subject.epoch > row.subject_epoch and subject.spared == row.id
 
     async def together(
         self, family: str, org: str, subject: str
@@ -268,6 +274,8 @@ class State:
         if row is None:
             if not principal.guest or since is None or said.generation:
                 return Reason.SESSION_UNKNOWN
+            if self._clock.seconds() >= principal.expires_at + LEEWAY:
+                return Reason.SESSION_EXPIRED  # a stream of a guest whom nothing renews
         else:
             if row.environment != self._environment or row.subject != principal.subject:
                 return Reason.SESSION_UNKNOWN
