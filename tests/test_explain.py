@@ -194,6 +194,18 @@ def test_a_record_under_an_older_secret_is_only_said() -> None:
     assert {use.secret_id: dict(use.records) for use in security.blocking.secret_use()}[old[4:12]]
 
 
+def test_the_first_use_of_a_session_is_only_said() -> None:
+    kit = Kit()
+    gate = kit.security.gate([Rule("/a", allow.consumer()), Rule("/otp", allow.consumer(factors={"otp"}))])
+    headers = kit.as_consumer(org="org_1", subject="cons_1")
+    told = explained(gate, "GET", "/a", headers)
+    assert told.admitted
+    assert (
+        str(told.steps[4]) == "credential   passed       consumer:cons_1 of org_1, it would be written that it was used"
+    )
+    assert str(explained(gate, "GET", "/otp", headers).steps[4]) == "credential   passed"
+
+
 def test_the_applications_functions_are_asked_only_where_that_is_said() -> None:
     key = PLACE.good.key
     asked = ("GET", "/asked", {"Authorization": f"Bearer {key}"})

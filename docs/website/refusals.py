@@ -122,8 +122,8 @@ def step_of(line: str) -> Step:
 
 
 def shown_by(told: Explanation, cause: Cause) -> bool:
-    """Whether an explanation prints what confirms a cause; `…` stands for anything."""
-    shapes = [regex(".*".join(map(escape, line.split("…")))) for line in cause.lines]
+    """Whether an explanation prints what confirms a cause; `…` stands for anything, and a reason may have a note."""
+    shapes = [regex(".*".join(map(escape, line.split("…"))) + "(: .*)?") for line in cause.lines]
     return bool(shapes) and all(any(shape.fullmatch(str(step)) for step in told.steps) for shape in shapes)
 
 
@@ -238,5 +238,5 @@ def _index(written: Mapping[str, Entry]) -> str:
     for entry in alone:
         lines += [f"### {entry.reason} {{#{entry.reason}}}", "", entry.means, ""]
         for cause in entry.causes:
-            lines += [f"- {cause.why} The event is `{cause.event}`. {cause.mend}"]
+            lines += [f"- {cause.why}. The event is `{cause.event}`. {cause.mend}"]
     return "\n".join([*lines, ""])

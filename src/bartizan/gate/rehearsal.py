@@ -155,7 +155,8 @@ class Rehearsal(Gate):
             return ", ".join(f"{kind} in {a.slot}" for a, _, kind in self._watched.found) or "nothing"
         if place == "credential":
             said = [f"{caller.actor} of {caller.org}" for caller in held.values()]
-            if self._store is not None and self._store.wrote:
-                said.append("it would be written anew under the newest secret")
+            if said and self._store is not None and self._store.wrote:
+                known = "consumer" in held
+                said.append(f"it would be written {'that it was used' if known else 'anew under the newest secret'}")
             return ", ".join(said)
         return ""
