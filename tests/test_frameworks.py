@@ -149,6 +149,35 @@ def test_a_path_that_is_changed_outside_the_gate(framework: str) -> None:
         assert ask(port, "/v1/admin/x", *who["secret"].items()).body.find(b"/admin/x") >= 0
 
 
+@pytest.mark.parametrize("framework", WSGI)
+def test_a_path_that_is_changed_or_shortened_outside_wsgi(framework: str) -> None:
+    """`rewriter_added_before_install` and `root_path_set_inside`, as WSGI has them."""
+    kit = Kit()
+    who = credentials(kit)
+    with FRAMEWORKS[framework](PATHS, kit.security.gate(RULES), act) as app:
+
+        def rewriter(environ: Any, start_response: Any) -> Any:
+            path = environ["PATH_INFO"].replace("/v1", "", 1)
+            return app({**environ, "PATH_INFO": path, "RAW_URI": path}, start_response)
+
+        def mounted(environ: Any, start_response: Any) -> Any:
+            path = environ["PATH_INFO"]
+            if path.startswith("/api"):
+                environ = {**environ, "SCRIPT_NAME": "/api", "PATH_INFO": path[4:]}
+            return app(environ, start_response)
+
+        with wsgi_serving(rewriter) as port:
+            for target in ("/v1/admin/x", "/admin/x", "/admin/v1/x"):
+                assert ask(port, target, *who["page"].items()).status == 403, target
+            assert ask(port, "/v1/admin/x", *who["secret"].items()).body == b"/admin/x"
+        with wsgi_serving(mounted, raw=True) as port:
+            assert ask(port, "/api/admin/x", *who["secret"].items()).status == 200
+            for target in ("/api/admin/x", "/admin/x", "/%61pi/admin/x", "/api/%61dmin/x"):
+                assert ask(port, target, *who["page"].items()).status == 403, target
+            for target in ("/api//admin/x", "/api/../admin/x", "/api%2Fadmin/x"):
+                assert ask(port, target, *who["page"].items()).status == 404, target
+
+
 def rewrites(get_response: Any) -> Any:
     def rewrite(request: Any) -> Any:
         request.path_info = request.path_info.replace("/v1", "", 1)
