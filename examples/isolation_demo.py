@@ -34,7 +34,7 @@ def application(environ: Mapping[str, Any], start_response: Callable[..., Any]) 
     """One order: the guard first, then the look-up, which the proof narrows."""
     access = GUARDS[environ["REQUEST_METHOD"]].require()
     org, subject = ORDERS.get(environ["PATH_INFO"].rpartition("/")[2], (None, None))
-    if org != access.org:
+    if org != access.org or access.subject not in {None, subject}:
         raise NotFound
     access.confirm(org=org, subject=subject)
     start_response("200 OK", [("Content-Type", "text/plain")])

@@ -43,16 +43,18 @@ class Order(Base):
         return {"id": self.id, "organization_id": self.org_id, "what": self.what}
 
 
-def order_of(s: Session, access: OrgAccess, order_id: str) -> Order:
-    """The repository asks for the proof, and looks up what it proves."""
-    order = s.get(Order, (access.org, order_id))
+def order_of(s: Session, guard: Guard, order_id: str) -> Order:
+    """The repository looks up what the caller may see, and asks the proof for what it found."""
+    mine = guard.filter(Order.org_id, Order.subject)
+    order = s.scalars(select(Order).where(mine, Order.id == order_id)).one_or_none()
     if order is None:
         raise NotFound
-    access.confirm(org=order.org_id, subject=order.subject)
+    guard.require().confirm(org=order.org_id, subject=order.subject)
     return order
 
 
-def behind_a_gate(security: Bartizan, sessions: Any) -> FastAPI:
+def behind_a_gate(security: Bartizan, sessions: Any, *, forgetful: bool = False) -> FastAPI:
+    """The shop; with `forgetful` one of its queries forgets whose it is, for the probe to look at."""
     app = FastAPI(openapi_url=None)
 
     @app.get("/orders")
@@ -62,9 +64,9 @@ def behind_a_gate(security: Bartizan, sessions: Any) -> FastAPI:
             return [order.shown() for order in s.scalars(select(Order).where(mine).order_by(Order.id))]
 
     @app.get("/orders/{order_id}")
-    def order(access: Reading, order_id: str) -> dict[str, Any]:
+    def order(_: Reading, order_id: str) -> dict[str, Any]:
         with sessions() as s:
-            return order_of(s, access, order_id).shown()
+            return order_of(s, read_orders, order_id).shown()
 
     @app.post("/orders", status_code=201)
     def create(access: Writing, what: Annotated[str, Body(embed=True, max_length=100)]) -> dict[str, Any]:
@@ -75,15 +77,18 @@ def behind_a_gate(security: Bartizan, sessions: Any) -> FastAPI:
             return made.shown()
 
     @app.delete("/orders/{order_id}", status_code=204)
-    def remove(access: Writing, order_id: str) -> None:
+    def remove(_: Writing, order_id: str) -> None:
         with sessions() as s:
-            s.delete(order_of(s, access, order_id))
+            s.delete(order_of(s, write_orders, order_id))
             s.commit()
 
     @app.get("/reports/names")
     def names(_: Reading) -> list[str]:
+        names = select(Order.what)
+        if not forgetful:
+            names = names.where(read_orders.filter(Order.org_id, Order.subject))
         with sessions() as s:
-            return list(s.scalars(select(Order.what)))  # the filter is forgotten: the wall is there
+            return list(s.scalars(names))  # where the filter is forgotten, the wall is there
 
     install(app, security.gate(RULES))
     return app
@@ -124,7 +129,7 @@ def probe(*, wall: bool = True) -> OrgLeaks:
 
     return OrgLeaks(
         security=security,
-        app=behind_a_gate(security, sessions),
+        app=behind_a_gate(security, sessions, forgetful=True),
         seed=seed,
         caller=caller,
         endpoints=["GET /orders", "GET /orders/{order_id}", "GET /reports/names", "DELETE /orders/{order_id}"],
