@@ -145,6 +145,9 @@ def test_refresh_misbound_does_not_rotate_or_revoke() -> None:
     assert decided(FAMILY, binding="device") is Outcome.MISBOUND
 
 
+test_refresh_grace_without_binding = test_refresh_misbound_does_not_rotate_or_revoke
+
+
 def test_outcomes_are_answers_or_have_a_reason() -> None:
     assert set(Outcome) == ANSWERED | set(REASONS)
 

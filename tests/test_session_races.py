@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +126,18 @@ def test_reuse_is_told_once(kind: str, form: str, tmp_path: Path) -> None:
         assert shop.told("session.reused") == 1
 
 
-@pytest.mark.parametrize("end", ["revoke", "revoke_subject", "revoke_org", "unsafe_revoke_everyone", "disable_subject"])
+def test_logout_races_refresh(kind: str, form: str, tmp_path: Path) -> None:
+    """CWE-362: whoever is first, nothing that came of it lives when the session has been ended."""
+    raced("revoke", kind, form, tmp_path)
+
+
+@pytest.mark.parametrize("end", ["revoke_subject", "revoke_org", "unsafe_revoke_everyone", "disable_subject"])
 def test_revoke_all_races_refresh(kind: str, form: str, end: str, tmp_path: Path) -> None:
-    """logout_races_refresh (CWE-362): whoever is first, nothing that came of it lives when the end has returned."""
+    """As above, where all of somebody's sessions are ended at once."""
+    raced(end, kind, form, tmp_path)
+
+
+def raced(end: str, kind: str, form: str, tmp_path: Path) -> None:
     with Shop(kind, tmp_path, staleness=0) as shop:
         for _ in range(5):
             pair = shop.start()
@@ -197,6 +207,29 @@ def test_one_of_many_upgrades(kind: str, form: str, tmp_path: Path) -> None:
 
 
 # --- whoever hangs up ---
+
+
+def test_hang_up_after_reuse(kind: str, tmp_path: Path) -> None:
+    """Who presents what is used up and hangs up at once has been found all the same, at whatever moment it was."""
+    for moment in range(1, 9):
+        place = tmp_path / str(moment)
+        place.mkdir()
+        with Shop(kind, place) as shop:
+            first = shop.start().refresh_token
+            token = first
+            for _ in range(2):
+                shop.clock.advance(11)
+                token = shop.kits[1].security.blocking.sessions.refresh(token).refresh_token
+            asyncio.run(hung_up(shop, moment, first))
+            assert shop.told("session.reused") == 1
+            (row,) = shop.rows()
+            assert row.revoked_for == "session_reused"
+
+
+async def hung_up(shop: Shop, moment: int, token: str) -> None:
+    with suppress(InvalidSession):
+        await ended(moment, shop.kits[0].security.sessions.refresh(token))
+
 
 METHODS: dict[str, Callable[[Sessions, TokenPair, ConsumerPrincipal], Coroutine[Any, Any, Any]]] = {
     "start": lambda s, _, __: s.start(org="o", subject="s"),

@@ -382,6 +382,9 @@ def test_user_disabled_at_refresh(place: Place) -> None:
     assert place.events("subject.disabled") == place.events("subject.enabled") == 1
 
 
+test_refresh_disabled_subject = test_user_disabled_at_refresh
+
+
 def test_disabling_twice_is_one_change_and_enabling_ends_nobody(place: Place) -> None:
     pair = place.start()
     place.blocking.enable_subject(org="org_1", subject="cons_1")
@@ -565,6 +568,9 @@ def test_org_switch_non_member(club: Place) -> None:
         club.start("org_3")
 
 
+test_refresh_org_denied_does_not_rotate = test_org_switch_non_member
+
+
 def test_org_two_tabs(club: Place) -> None:
     """Two tabs hold two organizations at once, and neither turns the other around."""
     pair = one = two = club.start()
@@ -716,6 +722,9 @@ def test_ahead_of_state_after_restore(adapter: str) -> None:
     assert place.refresh(third).status == 401  # of the other history, though its number fits
     assert place.events("session.reused") == 0
     assert place.refresh(again).status == 200
+
+
+test_restored_backup_mints_no_known_token = test_ahead_of_state_after_restore
 
 
 def test_failover_does_not_resurrect_revoked_family(adapter: str) -> None:
