@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from fuzz.redaction import fuzzed
 from hypothesis import given, strategies as st
 
 from bartizan import Misuse
@@ -126,6 +127,15 @@ def test_the_public_name_of_a_key_stays(name: str) -> None:
 def test_what_a_header_announces(header: str) -> None:
     scheme, _, _ = header.partition(" ")
     assert REDACTOR.text(f"Authorization: {header}") == f"Authorization: {scheme} {MARK}"
+
+
+@pytest.mark.parametrize("dot", ["%2E", "%2e", "%252e", "\\u002e", "\\x2E"])
+def test_a_token_whose_dots_alone_are_escaped(dot: str) -> None:
+    assert REDACTOR.text(f"x eyJhbGciOiJFZERTQSJ9{dot}eyJzdWIiOiIxIn0{dot}c2lnbmF0dXJl y") == f"x {MARK} y"
+
+
+def test_secrets_in_any_surroundings() -> None:
+    assert sum(fuzzed(10_000).values()) == 10_000
 
 
 def test_once_is_enough() -> None:

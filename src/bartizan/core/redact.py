@@ -98,7 +98,7 @@ def _inside(text: str) -> set[str]:
 
 _IN_BASE64 = tuple(sorted(_inside("sk_") | _inside("whsec_") | _inside("bzs_") | _inside("eyJ")))
 _UNDERSCORED = regex(r"_(?:(?<=ve_|st_|ec_|sk_|zs_)|(?=AQ))[\w%+/=-]", ASCII).search
-_ESCAPED = regex(r"%(?:25){0,4}[5-7][0-9A-Fa-f]|(?<!\\)\\{1,16}(?:u00|x)[2-7][0-9A-Fa-f]").search
+_ESCAPED = regex(r"%(?:25){0,4}(?:2[DEde]|[3-7][0-9A-Fa-f])|(?<!\\)\\{1,16}(?:u00|x)[2-7][0-9A-Fa-f]").search
 _ESCAPE = regex(r"(?:%(?:25){0,4}|\\{1,16}u00|\\{1,16}x)([2-7][0-9A-Fa-f])")
 _ESCAPED_RUN = regex(
     r"(?:[A-Za-z0-9_.~+/=-]|%(?:25){0,4}[0-9A-Fa-f]{2}|\\{1,16}u00[0-9A-Fa-f]{2}|\\{1,16}x[0-9A-Fa-f]{2})+"
