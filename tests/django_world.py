@@ -246,6 +246,24 @@ def extra(w: World) -> bool:
 
 
 @probe
+def function_with_a_template(w: World) -> bool:
+    tries: list[Callable[[], Any]] = [
+        lambda: models.Func(template="(SELECT max(note) FROM orders)"),
+        lambda: models.Func(function="(SELECT max(note) FROM orders) || max"),
+        lambda: models.Func(models.F("note"), template="%(f)s", f="(SELECT max(note) FROM orders)"),
+        lambda: models.Func(
+            models.Value("a"), models.Value("b"), function="max", arg_joiner=", (SELECT note FROM orders), "
+        ),
+        lambda: models.Subquery(Order.objects.values("id")[:1], template="(SELECT max(note) FROM orders)"),
+    ]
+    for made in tries:
+        with suppress(*REFUSALS), w.acting(A):
+            if tells(w.orders.annotate(x=models.ExpressionWrapper(made(), models.CharField())).values_list("x")):
+                return True
+    return False
+
+
+@probe
 def no_org_fails_open(w: World) -> bool:
     return bool(w.orders.values_list("note"))
 

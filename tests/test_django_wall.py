@@ -70,6 +70,21 @@ def test_ones_own_rows_are_whole(world: World) -> None:
         with transaction.atomic(SHOP), transaction.atomic(SHOP):
             assert world.orders.get(id="new").delete()[0] == 1
         assert world.orders.aggregate(models.Sum("total"))["total__sum"] == 13
+        named = world.orders.annotate(
+            n=models.functions.Upper("note"), m=models.functions.Extract(models.functions.Now(), "year")
+        )
+        assert named.filter(id="a1").values_list("n", flat=True)[0] == "OF A"
+        latest = models.Subquery(Item.objects.filter(order=models.OuterRef("pk")).values("id")[:1])
+        assert world.orders.annotate(i=latest).get(id="a1").i == "a1"
+        assert world.orders.filter(models.Exists(Item.objects.filter(order=models.OuterRef("pk")))).count() == 1
+        assert world.items.aggregate(s=models.Sum("order__total"))["s"] == 1
+        assert (
+            world.orders.annotate(w=models.Case(models.When(total=1, then=models.Value(1)), default=2))
+            .filter(w=1)
+            .count()
+            == 1
+        )
+        assert world.orders.annotate(c=models.functions.Cast("total", models.CharField())).filter(c="1").count() == 1
         item = world.items.select_related("order").get(id="a1")
         assert item.order.id == "a1"
         assert [each.id for each in item.order.items.all()] == ["a1"]

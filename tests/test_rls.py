@@ -8,7 +8,8 @@ from services import Place, need_postgres, postgres_place
 from sqlalchemy import exc, text
 
 from bartizan import Misuse
-from bartizan.access.rls import Finding, Guarded, findings, literal, partitions, policies, quoted
+from bartizan.access.rls import literal, quoted
+from bartizan.integrations.postgres import Finding, Guarded, findings, partitions, policies
 
 A, B = "org_a", "org_b"
 
@@ -254,6 +255,16 @@ def test_a_uuid_is_compared_as_one(place: Place) -> None:
     assert as_app(place, org, "SELECT count(*) FROM numbered") == [(1,)]
     assert as_app(place, "", "SELECT count(*) FROM numbered") == [(0,)]
     assert findings(place.ask, [table], role=place.role) == []
+
+
+def test_the_tables_of_a_registry() -> None:
+    from isolation import SHARED, Base
+
+    from bartizan.integrations.sqlalchemy import OrgWall
+
+    found = OrgWall(Base, shared=SHARED).guarded(schema="shop")
+    assert {table.name for table in found} == {"orders", "items", "tags", "tickets", "order_tags"}
+    assert set(found) == {Guarded(table.name, "org_id", "shop", "text") for table in found}
 
 
 def test_what_is_not_there_is_told(place: Place) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from django.apps import apps  # type: ignore[import-untyped]
 from django.db import connections  # type: ignore[import-untyped]
 from django.db.backends.signals import connection_created  # type: ignore[import-untyped]
-from django.db.models.expressions import RawSQL  # type: ignore[import-untyped]
+from django.db.models.expressions import Exists, Func, RawSQL, Subquery  # type: ignore[import-untyped]
 from django.db.models.sql import datastructures  # type: ignore[import-untyped]
 from django.db.models.sql.where import AND, ExtraWhere  # type: ignore[import-untyped]
 
@@ -29,6 +29,7 @@ _TRANSACTION = regex(
     r'BEGIN( DEFERRED| IMMEDIATE| EXCLUSIVE)?|(SAVEPOINT|RELEASE SAVEPOINT|ROLLBACK TO SAVEPOINT) ["`]?\w{1,80}["`]?',
     ASCII,
 )
+_QUERY = regex(r"(?i)\b(select|from|union|with|table|insert|update|delete)\b|;|--|/\*", ASCII)
 _written: ContextVar[object | None] = ContextVar("bartizan_written", default=None)  # the compiler that executes now
 
 Compiler: Any = object
@@ -129,7 +130,7 @@ class _Walled(Compiler):  # type: ignore[misc]
     def compile(self, node: Any) -> Any:
         if self.wall.bypassed():
             return super().compile(node)
-        if isinstance(node, (RawSQL, ExtraWhere)):
+        if isinstance(node, (RawSQL, ExtraWhere)) or (isinstance(node, Func) and _queries(node)):
             raise Misuse(AS_TEXT)
         if not isinstance(node, (datastructures.BaseTable, datastructures.Join)):
             return super().compile(node)
@@ -176,6 +177,16 @@ class _Walled(Compiler):  # type: ignore[misc]
             exact = field.get_lookup("exact")(field.get_col(table), field.to_python(current_org()))
             query.where.add(exact, AND)
         return field
+
+
+def _queries(node: Any) -> bool:
+    """Whether a function's own text is more than a function."""
+    if isinstance(node, Subquery):  # its template stands around a query that Django writes
+        return node.template not in (Subquery.template, Exists.template) or bool(
+            {"template", "function"} & set(node.extra)
+        )
+    texts = [node.function, node.template, node.arg_joiner, *node.extra.values()]
+    return any(isinstance(text, str) and _QUERY.search(text) for text in texts)
 
 
 class _Inserts(Compiler):  # type: ignore[misc]

@@ -17,6 +17,7 @@ from sqlalchemy import BindParameter, Column, MetaData, Table, Uuid, event, sele
 from sqlalchemy.sql.dml import Insert
 
 from bartizan.access.bypass import MOST_SAMPLES, SAMPLED_EVERY, Accesses, Bypass
+from bartizan.access.rls import Guarded
 from bartizan.access.statements import (
     AS_TEXT,
     LITERAL,
@@ -69,6 +70,16 @@ class OrgWall:
         if column is None or column.nullable:
             raise Misuse(f"{table.name}: give it a column {self.column} that is not null, or name it in shared=")
         return column
+
+    def guarded(self, *, schema: str = "public") -> list[Guarded]:
+        """The tables of the registry, for `policies` and `findings`; `schema` is for those that name none."""
+        found = []
+        for table in self.metadata.sorted_tables:
+            column = self.column_of(table)
+            if column is not None:
+                kind = "uuid" if isinstance(column.type, Uuid) else "text"
+                found.append(Guarded(table.name, column.name, table.schema or schema, kind))
+        return found
 
     def protect(self, maker: Any) -> None:
         """The wall before every session of this sessionmaker, and before its engine."""

@@ -10,7 +10,7 @@ from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any, ParamSpec, TypeVar
 
-from bartizan.core.context import living_unit
+from bartizan.core.context import current_context as current_context, living_unit  # noqa: PLC0414 - its public path
 from bartizan.core.principal import NOWHERE, current_unit
 from bartizan.errors import Misuse
 from bartizan.wiring import Bartizan
