@@ -137,6 +137,8 @@ def _doors() -> dict[str, Case]:
 
     guarded = kit.security.gate(rules, authenticators=[FromProxy(), Basic()])
     return {
+        "wrong_slot 2": Case(guarded, "GET", "/a", [(HEADER, PLACE.good.key)], "127.0.0.1"),
+        "origin_not_allowed 3": Case(guarded, "POST", "/a", [*sent, ("Sec-Fetch-Site", "cross-site")], "127.0.0.1"),
         "network_not_allowed 3": Case(guarded, "GET", "/a", sent, "198.51.100.9"),
         "expired 3": case(Identified(org="org_1", subject="x", expires_at=1)),
         "callback_failed 2": case(None, "/b", [key]),

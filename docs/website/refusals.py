@@ -28,6 +28,12 @@ FOLDER = Path(__file__).parent / "reasons"
 WIDTH = 12  # of a place and of an outcome in a printed step
 CONFIRMS = ("explain", "event", "call", "look")
 REFUSALS = ("request.refused", "webhook.refused", "stream.ended")  # events of whatever was refused
+UNSEEN = {
+    "bartizan_error": "The root of all: nothing of ours raises it, and no client sees it.",
+    "misuse": "A bug of the program: the gate does not answer it, so that it ends in the log and in a plain 500.",
+    "would_write": "No client sees it.",
+    "not_asked": "No client sees it.",
+}
 _ENDS = ("refused", "would write", "not asked")
 
 
@@ -133,14 +139,14 @@ def pages(written: Mapping[str, Entry]) -> dict[str, str]:
 
 
 def _page(kind: type[BartizanError], written: Mapping[str, Entry]) -> str:
-    problem = kind().problem if kind.__init__ is BartizanError.__init__ else {**_shape(kind)}
+    problem = kind.__new__(kind).problem  # it is all of the class
     ours = [entry for entry in written.values() if kind.code in entry.errors]
     lines = [
         f"# {problem['type']}",
         "",
         f"`{kind.__module__}.{kind.__name__}`, status **{kind.status}**. {getdoc(kind)}".replace("\n", " "),
         "",
-        "The client sees no more than this, and the id of the event as `instance`:",
+        UNSEEN.get(kind.code, "This is all that the client sees. The gate adds `instance`, the id of the event."),
         "",
         "```json",
         json.dumps(problem, indent=2),
@@ -149,7 +155,7 @@ def _page(kind: type[BartizanError], written: Mapping[str, Entry]) -> str:
     ]
     if ours:
         lines += [
-            "Why it was refused is in the event with that id, as `reason`.",
+            "Why it was refused is in the event, as `reason`.",
             "",
             "| reason | what it means |",
             "| --- | --- |",
@@ -157,26 +163,19 @@ def _page(kind: type[BartizanError], written: Mapping[str, Entry]) -> str:
             "",
         ]
     else:
-        lines += [
-            "Bartizan raises it with no reason of its own. Where your code raises it, the reason is your code's.",
-            "",
-        ]
+        lines += ["No reason of ours comes with it.", ""]
     for entry in ours:
         lines += _section(entry, kind.code)
     return "\n".join(lines)
 
 
-def _shape(kind: type[BartizanError]) -> dict[str, str | int]:
-    return {"type": f"urn:bartizan:problem:{kind.code}", "title": kind.title, "status": kind.status, "code": kind.code}
-
-
-def _section(entry: Entry, code: str | None) -> Iterator[str]:
+def _section(entry: Entry, code: str) -> Iterator[str]:
     # attr_list names the anchor, so that a link to it survives every change of words.
     yield from (f"## {entry.reason} {{#{entry.reason}}}", "", entry.means, "")
     others = [f"[`{other}`]({other}.md#{entry.reason})" for other in entry.errors if other != code]
-    if others and code is not None:
+    if others:
         yield from (f"It also comes with {' and '.join(others)}.", "")
-    for place, cause in enumerate(entry.causes if code is None else entry.under(code), 1):
+    for place, cause in enumerate(entry.under(code), 1):
         yield from (f"### {place}. {cause.why}", "", *_confirmed(entry, cause), "", f"**Mend.** {cause.mend}", "")
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from re import compile as regex
 from typing import Any
 
 from refusals import codes, entries, pages
@@ -22,7 +23,7 @@ SCRIPT = Path(__file__).parent / "search.js"
 # What a newcomer reads in this order. A page that is not named here stands under "More".
 SECTIONS: dict[str, list[str]] = {
     "Begin here": ["tutorial", "gate", "keys", "testing"],
-    "Who comes": ["sessions", "tokens", "issuers", "doors"],
+    "Who is let in": ["isolation", "sessions", "tokens", "issuers", "doors"],
     "Messages": ["webhooks"],
     "Running it": ["operations", "adopting", "routes", "redaction"],
     "When it says no": ["explain", "errors"],
@@ -81,7 +82,18 @@ def collected() -> Mapping[str, str]:
     """Every page of the site by its path."""
     found = {path.name: path.read_text("utf-8") for path in sorted(DOCS.glob("*.md"))}
     found["changes.md"] = CHANGES.read_text("utf-8").replace("](docs/", "](")
+    found = {name: _tables(text) for name, text in found.items()}
     return found | {f"refusals/{name}.md": text for name, text in pages(entries()).items()}
+
+
+def _tables(text: str) -> str:
+    """The page with its tables as Python-Markdown reads them: a bar within code is a bar, and no backslash."""
+    code = regex(r"`[^`]*`")
+    lines = (
+        code.sub(lambda span: span[0].replace("\\|", "|"), line) if line.startswith("|") else line
+        for line in text.split("\n")
+    )
+    return "\n".join(lines)
 
 
 def build(folder: Path) -> Path:
