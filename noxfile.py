@@ -63,9 +63,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def minimal(session: nox.Session) -> None:
-    """What works on the core dependencies alone, and that no module loads more than it may."""
+    """What works on the core dependencies alone, the README among it, and that no module loads more than it may."""
     install(session, "pytest")
-    session.run("pytest", "tests/test_imports.py", *session.posargs)
+    readme = ("tests/test_documents.py::test_examples[README.md]", "tests/test_readme_attacked.py")
+    session.run("pytest", "tests/test_imports.py", *readme, *session.posargs)
 
 
 @nox.session

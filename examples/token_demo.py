@@ -146,15 +146,17 @@ def served() -> Iterator[tuple[dict[str, int], list[Row], list[Decision]]]:
 
 
 async def hello(_: Any, __: Any, send: Callable[[Any], Any]) -> None:
-    """The application, as ASGI."""
+    """The application, as ASGI: it asks who is calling before it answers anything."""
+    body = current_principal().actor.encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
-    await send({"type": "http.response.body", "body": current_principal().actor.encode()})
+    await send({"type": "http.response.body", "body": body})
 
 
 def wsgi_hello(_: Any, start_response: Callable[..., Any]) -> Iterable[bytes]:
     """The application, as WSGI."""
+    body = current_principal().actor.encode()
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [current_principal().actor.encode()]
+    return [body]
 
 
 @contextmanager
