@@ -153,11 +153,6 @@ class AccessTokens:
         keys = (await self.signing.current()).verify
         return self._reader.verify(token, keys, self._clock.seconds())
 
-    async def recheck(self, principal: ConsumerPrincipal) -> None:
-        """Return until the token ends."""
-        if self._clock.seconds() >= principal.expires_at + LEEWAY:
-            raise InvalidToken(Reason.TOKEN_EXPIRED)
-
 
 def signed(key: SigningKey, claims: Mapping[str, Any]) -> str:
     """The compact JWS of these claims (RFC 7515 section 3.1), of type `at+jwt`."""
