@@ -16,9 +16,13 @@ from sqlalchemy import (
     String,
     Table,
     bindparam,
+    cast,
+    collate,
+    column,
     delete,
     exc as sa_exc,
     exists,
+    extract,
     func,
     insert,
     literal,
@@ -40,6 +44,7 @@ from sqlalchemy.orm import (
     selectinload,
     subqueryload,
 )
+from sqlalchemy.sql.elements import quoted_name
 
 from bartizan.errors import BartizanError
 from bartizan.testing import Kit
@@ -400,6 +405,43 @@ def text_fragment(w: World) -> bool:
                     return True
             s.rollback()
     return False
+
+
+@probe()
+def name_that_is_not_quoted(w: World) -> bool:
+    def raw(name: str) -> Any:
+        return quoted_name(name, False)
+
+    tries = [
+        select(collate(Order.id, raw("binary, (SELECT max(note) FROM orders)"))),
+        select(Order.id.label(raw("x, (SELECT max(note) FROM orders) AS y"))),
+        select(column(raw("note FROM orders --"))),
+        select(func.max(Order.id).label(raw("x FROM orders UNION SELECT note"))),
+    ]
+    for query in tries:
+        with suppress(*REFUSALS), w.acting(A), w.sessions() as s:
+            if tells(s.connection().execute(query).cursor.fetchall()):
+                return True
+    return False
+
+
+@probe()
+def operator_that_is_a_clause(w: World) -> bool:
+    note: Any = column("note")
+    for query in (
+        select(note.op("FROM orders WHERE")(1)),
+        select(note.op("FROM")(column("orders"))),
+        select(cast(Order.id, String(raw_length("1)), (SELECT max(note) FROM orders")))),
+        select(extract("year FROM now()), (SELECT max(note) FROM orders), (now()", Order.id)),
+    ):
+        with suppress(*REFUSALS), w.acting(A), w.sessions() as s:
+            if tells(s.connection().execute(query).all()):
+                return True
+    return False
+
+
+def raw_length(text: str) -> Any:
+    return text
 
 
 @probe()

@@ -18,24 +18,14 @@ from sqlalchemy.sql.dml import Insert
 
 from bartizan.access.bypass import MOST_SAMPLES, SAMPLED_EVERY, Accesses, Bypass
 from bartizan.access.rls import Guarded
-from bartizan.access.statements import (
-    AS_TEXT,
-    LITERAL,
-    RUNS_TEXT,
-    as_text,
-    given_orgs,
-    key_of,
-    plain_operator,
-    rows_of,
-)
+from bartizan.access.statements import AS_TEXT, LITERAL, as_text, given_orgs, key_of, rows_of
+from bartizan.access.texts import Names, Texts
 from bartizan.access.walled_session import EVERY, WalledSession
 from bartizan.core.context import current_org
 from bartizan.core.principal import current_unit
 from bartizan.errors import Misuse, NotFound, Reason
 
 # ruff: noqa: SLF001, S608 - a compiler reads what a statement keeps for it; names are quoted, and every value is bound
-
-Compiler: Any = object  # the compiler of the engine's dialect, which is known when the engine is
 
 
 class OrgWall:
@@ -160,6 +150,10 @@ class OrgWall:
                     if not str(told).endswith("_bin"):  # org_1 and ORG_1 would be one
                         raise Misuse(f"{table.name}: give {self.column} a collation that ends in _bin")
             walled = copy(plain)
+            names = copy(plain.identifier_preparer)
+            names.__class__ = type("Named", (Names, type(names)), {})
+            names.dialect = walled
+            walled.identifier_preparer = names
             walled.statement_compiler = type("Walled", (_Walled, plain.statement_compiler), {"wall": self})
             found = self._dialects[id(plain)] = (plain, walled)  # the first is kept alive: its id is the key
         return found[1]
@@ -207,7 +201,7 @@ def announce(engine: Any, owner: Any = current_org) -> None:
     event.listen(engine, "begin", begin)
 
 
-class _Walled(Compiler):  # type: ignore[misc]
+class _Walled(Texts):
     """A compiler that writes the wall into what it compiles."""
 
     wall: OrgWall
@@ -346,34 +340,3 @@ class _Walled(Compiler):  # type: ignore[misc]
         clone = statement._generate()
         clone._values = type(statement._values)(rest) if statement._values else None
         return clone.values({key: bind})
-
-    # --- what would write text that nobody has read ---
-
-    def visit_textclause(self, *_: Any, **__: Any) -> Any:
-        raise Misuse(AS_TEXT)
-
-    visit_tstring = visit_tstring_text = visit_textual_select = visit_textclause
-
-    def visit_function(self, func: Any, *args: Any, **kw: Any) -> Any:
-        if RUNS_TEXT.fullmatch(str(func.name).lower()):
-            raise Misuse(AS_TEXT)
-        return super().visit_function(func, *args, **kw)
-
-    def visit_custom_op_binary(self, element: Any, operator: Any, **kw: Any) -> Any:
-        return super().visit_custom_op_binary(element, plain_operator(operator), **kw)
-
-    def visit_custom_op_unary_operator(self, element: Any, operator: Any, **kw: Any) -> Any:
-        return super().visit_custom_op_unary_operator(element, plain_operator(operator), **kw)
-
-    def visit_custom_op_unary_modifier(self, element: Any, operator: Any, **kw: Any) -> Any:
-        return super().visit_custom_op_unary_modifier(element, plain_operator(operator), **kw)
-
-    def get_statement_hint_text(self, *_: Any) -> Any:
-        raise Misuse(AS_TEXT)
-
-    get_from_hint_text = get_crud_hint_text = get_statement_hint_text
-
-    def get_select_hint_text(self, byfroms: Any) -> Any:
-        if byfroms:
-            raise Misuse(AS_TEXT)
-        return super().get_select_hint_text(byfroms)

@@ -9,12 +9,19 @@ from bartizan.errors import Misuse
 
 AS_TEXT = "SQL as text passes no wall: write it with the library's own constructs, or within unsafe_every_org(...)"
 LITERAL = regex(r"\*|-?\d{1,20}|'[^'\\%:]{0,100}'|NULL|TRUE|FALSE", ASCII)
-_OPERATOR = regex(r"[-+*/<>=~!@#%^&|?a-zA-Z ]{1,20}", ASCII)
+_OPERATOR = regex(r"[-+*/<>=~!@#%^&|?]{1,6}", ASCII)
+_WORDS = frozenset({
+    "AND", "OR", "XOR", "LIKE", "NOT LIKE", "ILIKE", "NOT ILIKE", "GLOB", "MATCH", "REGEXP", "RLIKE", "SIMILAR TO",
+    "SOUNDS LIKE", "IS", "IS NOT", "IN", "NOT IN", "DIV", "MOD", "OVERLAPS", "COLLATE", "AT TIME ZONE",
+})  # fmt: skip
 _COMMENT = regex(r"--|/\*")
+NAME = regex(r"[\w$.@-]{1,130}", ASCII)  # of what goes out without quotes
+QUERY = regex(r"(?i)\b(select|from|union|table)\b|;|--|/\*", ASCII)  # what a type or a function's text is not
 # Functions that run a text as SQL, read tables by name, or change what the policies of the database ask for.
 RUNS_TEXT = regex(
     r"(query|cursor|table|schema|database)_to_xml\w*|dblink\w*|ts_(stat|rewrite)|set_config|lo_\w+"
-    r"|pg_(read|ls|stat)_\w+|load_\w+|xpath_table|query_to_\w+",
+    r"|pg_(read|ls|stat)_\w+|load_\w+|xpath_table|query_to_\w+"
+    r"|pg_logical_\w+|sqlite_db\w+|dbstat",
     ASCII,
 )
 
@@ -32,9 +39,16 @@ def key_of(name: Any) -> Any:
 def plain_operator(operator: Any) -> Any:
     """An operator that is one; the text of a custom one could be a query."""
     text = operator.opstring
-    if not _OPERATOR.fullmatch(text) or _COMMENT.search(text):
+    if text.strip().upper() not in _WORDS and (not _OPERATOR.fullmatch(text) or _COMMENT.search(text)):
         raise Misuse(AS_TEXT)
     return operator
+
+
+def plain_name(name: Any) -> Any:
+    """A name that is one, where it asks not to be quoted."""
+    if getattr(name, "quote", None) is False and not NAME.fullmatch(name):
+        raise Misuse(AS_TEXT)
+    return name
 
 
 def rows_of(columns: Iterable[str], group: Iterable[Any]) -> list[Mapping[Any, Any]]:
