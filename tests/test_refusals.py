@@ -76,7 +76,7 @@ def test_every_error_that_is_raised_with_a_reason_is_on_the_page_of_its_code() -
         for where, reason, code in found
         if reason in WRITTEN and code not in WRITTEN[reason].errors
     ]
-    assert missing == []
+    assert not missing, "\n".join(missing)
 
 
 def test_every_code_has_a_page_headed_by_its_type() -> None:

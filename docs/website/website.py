@@ -108,8 +108,10 @@ def build(folder: Path) -> Path:
     (folder / "mkdocs.yml").write_text(json.dumps(configuration(names), indent=1), "utf-8")
     (written / STYLE.name).write_text(f"{_highlighting()}\n{STYLE.read_text('utf-8')}", "utf-8")
     shutil.copy(SCRIPT, written / SCRIPT.name)
-    mkdocs = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
-    subprocess.run([*mkdocs, "--config-file", str(folder / "mkdocs.yml")], check=True)
+    # --quiet would lose the warnings before they are counted.
+    mkdocs = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    if subprocess.run([*mkdocs, "--config-file", str(folder / "mkdocs.yml")], check=False).returncode:
+        raise SystemExit("the site was not built: what mkdocs warns of above stands in docs/, or in docs/website/")
     return folder / "site"
 
 
