@@ -318,11 +318,15 @@ def _assignments(table: Table[Any], assigned: Assignments, *, adding: bool) -> A
     if len({name for name, _ in assigned}) != len(assigned):
         raise Misuse("a column is set once")
     out = []
+    columns = table.columns
     for name, value in assigned:
-        column = _named(table, name)
+        column = columns.get(name) or _named(table, name)
         if name == table.key:
             raise Misuse("the key is not set")
-        if isinstance(value, (Now, Add)):
+        of = type(value)
+        if of is bytes and column.type is bytes:
+            out.append((name, value))
+        elif isinstance(value, (Now, Add)):
             if column.type is not int or (isinstance(value, Add) and not adding):
                 raise Misuse(f"{name}: Now() and Add() set numbers, Add() only ones that are there")
             if isinstance(value, Add):

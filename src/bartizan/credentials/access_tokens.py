@@ -115,10 +115,12 @@ class AccessTokens:
         audience: str | None = None,
         epochs: Sequence[int] | None = None,
         until: int | None = None,
+        key: SigningKey | None = None,
     ) -> tuple[str, int]:
         """A new access token for a consumer of `org`, and when it ends: after the policy's life or a little less.
 
-        It never lives beyond `until`. `epochs` are those in which the session began, `audience` one of the issuer's.
+        It never lives beyond `until`. `epochs` are those in which the session began, `audience` one of the issuer's,
+        `key` the active one, where it is at hand.
         """
         now = self._clock.seconds()
         chance = self._entropy(20)
@@ -146,7 +148,7 @@ class AccessTokens:
             claims["aud"] = audience
         if epochs is not None:
             claims[CLAIMS.epochs] = list(epochs)
-        return signed(await self.signing.signing(), claims), expires_at
+        return signed(key or await self.signing.signing(), claims), expires_at
 
     async def verify(self, token: str) -> ConsumerPrincipal:
         """The consumer whose token this is; `InvalidToken` for whatever is wrong with it, always the same to see."""

@@ -16,6 +16,7 @@ from bartizan.core.ring import Purpose, SecretRing
 from bartizan.core.stamp import Stamp, Stamped
 from bartizan.core.tables import Backend
 from bartizan.credentials.access_tokens import LONGEST_SESSION, AccessTokens, SessionPolicy
+from bartizan.credentials.jws import SigningKey
 from bartizan.credentials.key_format import checked_seconds
 from bartizan.errors import Forbidden, InvalidSession, InvalidToken, Misuse, Reason
 from bartizan.sessions.changes import Changes
@@ -272,7 +273,7 @@ class Sessions:
         return await self._pair(Kept(row), row, stored=not guest)
 
     async def _refresh(self, presented: Presented, guest: Guest | None, org: str | None) -> TokenPair:
-        await self._tokens.signing.signing()
+        key = await self._tokens.signing.signing()
         self._wake()
         kept, family, stored = await self._rotation.of(presented, guest)
         target = family.org if org is None else org
@@ -287,7 +288,7 @@ class Sessions:
         elif target != family.org:
             raise Forbidden(Reason.NOT_A_MEMBER)
         row = await self._rotation.refreshed(presented, kept, family, stored=stored)
-        return await self._pair(kept, row, org=target, epochs=epochs)
+        return await self._pair(kept, row, org=target, epochs=epochs, key=key)
 
     async def _upgrade(self, principal: ConsumerPrincipal, subject: str, factors: Mapping[str, int]) -> TokenPair:
         await self._tokens.signing.signing()
@@ -300,7 +301,14 @@ class Sessions:
         return await self._pair(Kept(row), row)
 
     async def _pair(
-        self, kept: Kept, row: FamilyRow, *, org: str | None = None, epochs: Epochs | None = None, stored: bool = True
+        self,
+        kept: Kept,
+        row: FamilyRow,
+        *,
+        org: str | None = None,
+        epochs: Epochs | None = None,
+        stored: bool = True,
+        key: SigningKey | None = None,
     ) -> TokenPair:
         now, until = self._clock.seconds(), ends(row)
         if until <= now:
@@ -314,7 +322,7 @@ class Sessions:
         access, access_ends = await self._tokens.mint(
             org=org or row.org, subject=row.subject, session=row.id, generation=row.generation, scopes=kept.scopes,
             guest=bool(row.guest), factors=kept.factors, audience=kept.audience, until=until,
-            epochs=epochs or (row.subject_epoch, row.org_epoch, row.everyone_epoch),
+            epochs=epochs or (row.subject_epoch, row.org_epoch, row.everyone_epoch), key=key,
         )  # fmt: skip
         return TokenPair(access, refresh, access_expires_at=access_ends, refresh_expires_at=until, row=row)
 

@@ -160,7 +160,9 @@ class MemoryBackend:
         checked_change(steps)
         with self._lock:
             now = self._clock.seconds()
-            places = [(self._rows(each.table), each.key) for each in steps]
+            self._rows(step.table)  # this is the process that opened it
+            tables = self._tables
+            places = [(tables.get(each.table.name) or self._rows(each.table), each.key) for each in steps]
             present = [table.get(key) for table, key in places]
             before: R | None = present[0]
             try:
