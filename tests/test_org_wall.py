@@ -192,13 +192,23 @@ def test_a_session_goes_on_to_another_only_when_it_is_closed(on_sqlite: World) -
             lambda: s.get(Order, "b1"),
             lambda: s.scalars(select(Order)),
             lambda: s.add(Order(id="x", note="x")),
-            s.flush,
             lambda: s.merge(Order(id="x", note="x")),
         ):
             with pytest.raises(Misuse, match="another organization"):
                 use()
         s.close()
         assert s.get_one(Order, "b1").org_id == B
+    s.close()
+
+
+def test_what_was_added_for_one_is_not_flushed_for_another(on_sqlite: World) -> None:
+    s = on_sqlite.sessions()
+    with on_sqlite.acting(A):
+        s.add(Order(id="x", note="of a", total=1))
+    with on_sqlite.acting(B):
+        for act in (s.flush, s.commit):
+            with pytest.raises(Misuse, match="another organization"):
+                act()
     s.close()
 
 

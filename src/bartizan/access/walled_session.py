@@ -32,6 +32,7 @@ class WalledSession:
 
     wall: Wall
     _bartizan_owner: str | None = None
+    _bartizan_bind: Any = None
     _bartizan_unit: Presence | None = None  # the piece of work that was looked at last
 
     def _bartizan_enter(self) -> str:
@@ -49,8 +50,10 @@ class WalledSession:
     def get_bind(self, *args: Any, **kw: Any) -> Any:
         """As the session's, if the wall stands before it."""
         bind = super().get_bind(*args, **kw)  # type: ignore[misc]
-        if not self.wall.guards(bind.engine):
-            raise Misuse("this session's bind has no wall: protect a sessionmaker of that engine")
+        if bind is not self._bartizan_bind:
+            if not self.wall.guards(bind.engine):
+                raise Misuse("this session's bind has no wall: protect a sessionmaker of that engine")
+            self._bartizan_bind = bind
         return bind
 
     def _identity_lookup(self, *args: Any, **kw: Any) -> Any:
@@ -58,7 +61,7 @@ class WalledSession:
         return super()._identity_lookup(*args, **kw)  # type: ignore[misc]
 
     def execute(self, *args: Any, **kw: Any) -> Any:
-        """As the session's, for one organization; `scalar`, `scalars`, `flush` and `merge` too."""
+        """As the session's, for one organization; `scalar`, `scalars`, `merge` and a flush too."""
         self._bartizan_enter()
         return super().execute(*args, **kw)  # type: ignore[misc]
 
@@ -72,10 +75,9 @@ class WalledSession:
         self._bartizan_enter()
         return super().scalars(*args, **kw)  # type: ignore[misc]
 
-    def flush(self, *args: Any, **kw: Any) -> None:
-        """As `execute`."""
-        self._bartizan_enter()
-        super().flush(*args, **kw)  # type: ignore[misc]
+    def _flush(self, *args: Any, **kw: Any) -> None:
+        self._bartizan_enter()  # there is something to flush
+        super()._flush(*args, **kw)  # type: ignore[misc]
 
     def merge(self, instance: Any, *, load: bool = True, **kw: Any) -> Any:
         """As `execute`; `load=False` is refused."""
