@@ -196,7 +196,7 @@ def _confirmed(entry: Entry, cause: Cause) -> Iterator[str]:
         reason = f", with the reason `{entry.reason}`" if text in REFUSALS else ""
         yield f"**Confirm.** The event `{text}`{reason}. {shows}"
     elif way == "call":
-        says = f" says “{cause.says}”" if cause.says else ""
+        says = f" says “{cause.says.removesuffix('.')}”" if cause.says else ""
         yield f"**Confirm.** `{text}`{says}{':' if shows else '.'} {shows}"
     else:
         yield f"**Confirm.** {text} {shows}"
@@ -237,5 +237,5 @@ def _index(written: Mapping[str, Entry]) -> str:
     for entry in alone:
         lines += [f"### {entry.reason} {{#{entry.reason}}}", "", entry.means, ""]
         for cause in entry.causes:
-            lines += [f"- {cause.why}. The event is `{cause.event}`. {cause.mend}"]
+            lines += [f"{cause.why}. The event is `{cause.event}`. {cause.mend}", ""]
     return "\n".join([*lines, ""])
