@@ -61,6 +61,7 @@ class Example:
     source: str
     world: Callable[[ModuleType], Any]  # a context manager that gives a World
     cuts: tuple[Cut, ...]
+    module: str = ""  # the name that the source has for itself, where it has one
 
 
 def example(name: str) -> str:
@@ -101,7 +102,7 @@ def running(name: str, source: str) -> Iterator[ModuleType]:
 
 def as_written(told: Example) -> None:
     """The owner is served and strangers are refused, in so many words."""
-    with running(told.name, told.source) as module, told.world(module) as world:
+    with running(told.module or told.name, told.source) as module, told.world(module) as world:
         assert world.owner, "somebody is served"
         assert world.strangers, "somebody is not"
         for who, ask in world.owner.items():
@@ -119,7 +120,7 @@ def strangers_without(told: Example, cut: Cut) -> str:
     source = without(told.source, cut)
     gave: set[str] = set()
     try:
-        with running(told.name, source) as module, told.world(module) as world:
+        with running(told.module or told.name, source) as module, told.world(module) as world:
             for who, ask in world.strangers.items():
                 reply = ask()
                 assert reply.status >= 400, (who, reply)
