@@ -7,7 +7,7 @@ never to the client.
 """
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -139,7 +139,7 @@ class BartizanError(Exception):
         cls.code = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
     def __init__(self, reason: Reason | None = None, *, headers: Headers = ()) -> None:
-        self.args = (self.title,)
+        self.args: tuple[Any, ...] = (self.title,)
         self.reason = self.default if reason is None else reason
         self.headers = headers
 

@@ -103,13 +103,13 @@ class Job(Unit):
         held = now.callers
         if held and held[0].org is not None and held[0].org != self._principal.org:
             raise Misuse("a job of another organization, or of none, does not start while a principal is current")
-        self.method = now.method
+        self.method: str | None = now.method
         self._before = current_unit.set(self)
         return self._principal
 
     def __exit__(self, *_: object) -> None:
-        self.over = True
-        self.callers = _Left()
+        self.over: bool = True
+        self.callers: tuple[Principal, ...] = _Left()
         # Where the block is left in another context than it was entered in (an async generator that somebody else
         # closes), there is nothing to reset here, and what stays behind there refuses.
         with suppress(ValueError):

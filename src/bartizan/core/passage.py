@@ -216,12 +216,12 @@ class Admit(Unit):
     ) -> None:
         self.rule: Rule = rule
         self.held: Held = held
-        self.callers = callers
+        self.callers: tuple[Principal, ...] = callers
         self.params: Mapping[str, str] = params
         self.ends: list[Callable[[int], Awaitable[None]]] | None = None
-        self.method = method
-        self.home = home
-        self.over = False
+        self.method: str | None = method
+        self.home: Noted = home
+        self.over: bool = False
 
     @property
     def label(self) -> str:

@@ -190,8 +190,8 @@ class Unit(Presence):
     __slots__ = ("home", "over")
 
     def __init__(self, callers: tuple[Principal, ...], method: str | None, home: Noted) -> None:
-        self.callers = callers
-        self.method = method
+        self.callers: tuple[Principal, ...] = callers
+        self.method: str | None = method
         self.home: Noted = home
         self.over: bool = False
 
