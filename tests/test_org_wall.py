@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from pathlib import Path
 from typing import Any
@@ -188,12 +188,13 @@ def test_a_session_goes_on_to_another_only_when_it_is_closed(on_sqlite: World) -
     with on_sqlite.acting(A):
         s.get(Order, "a1")
     with on_sqlite.acting(B):
-        for use in (
+        uses: list[Callable[[], Any]] = [
             lambda: s.get(Order, "b1"),
             lambda: s.scalars(select(Order)),
             lambda: s.add(Order(id="x", note="x")),
             lambda: s.merge(Order(id="x", note="x")),
-        ):
+        ]
+        for use in uses:
             with pytest.raises(Misuse, match="another organization"):
                 use()
         s.close()
