@@ -230,7 +230,7 @@ class Issuing:
         journal: Journal,
         wake: Callable[[], object],
     ) -> None:
-        self.issuer = checked_issuer(issuer)
+        self.issuer: str = checked_issuer(issuer)
         self._audience = (audience,) if isinstance(audience, str) else tuple(audience)
         self.policy = policy
         self._environment = environment

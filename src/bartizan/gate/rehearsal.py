@@ -22,9 +22,9 @@ class ReadOnly:
     """A backend that reads, and says `WouldWrite` to every change. `wrote` is whether there was one."""
 
     def __init__(self, backend: Backend) -> None:
-        self.get = backend.get
-        self.read = backend.read
-        self.find = backend.find
+        self.get: Any = backend.get
+        self.read: Any = backend.read
+        self.find: Any = backend.find
         self.wrote: bool = False
 
     async def change(self, *_: Any, **__: Any) -> Any:
