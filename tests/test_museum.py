@@ -5,19 +5,25 @@ The secrets and keys there are for these tests alone, and were never anybody's.
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bartizan import Bartizan
+from bartizan import Bartizan, KeyFormat
 from bartizan.core.drive import run
 from bartizan.core.events import OUTBOX
 from bartizan.credentials.key_uses import KEY_USES
-from bartizan.errors import InvalidKey
+from bartizan.errors import Forbidden, InvalidKey
+from bartizan.types import KeyRecord, KeyRow
 
 MUSEUM = Path(__file__).parent / "museum"
-EXHIBITS = sorted(MUSEUM.glob("*/*.json"))
+EXHIBITS = sorted(MUSEUM.glob("*/house.json"))  # begun before rows had networks, and roots a table
+KEYS = sorted(MUSEUM.glob("*/keys.json"))  # with all that a row can say, under a brand; and rows of `KeyFormat`
 
 
 @pytest.fixture(params=EXHIBITS, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -32,11 +38,16 @@ def opened(exhibit: Path, tmp_path: Path) -> tuple[Bartizan, dict[str, Any]]:
     if not store.exists():
         shutil.copyfile(exhibit.with_suffix(".sqlite"), store)
     now = known["now"]
-    return Bartizan(f"sqlite:///{store}", environment="live", secrets=known["secrets"], clock=lambda: now), known
+    brand = "acme" if exhibit in KEYS else None
+    security = Bartizan(
+        f"sqlite:///{store}", environment="live", secrets=known["secrets"], key_prefix=brand, clock=lambda: now
+    )
+    return security, known
 
 
 def test_there_are_exhibits() -> None:
-    assert [f"{path.parent.name}/{path.stem}" for path in EXHIBITS] == ["0.1.0/house"]
+    assert [f"{path.parent.name}/{path.stem}" for path in [*EXHIBITS, *KEYS]] == ["0.1.0/house", "0.1.0/keys"]
+    assert {path.stem for path in MUSEUM.glob("*/*")} == {"house", "keys"}
 
 
 def test_every_record_is_read(exhibit: Path, tmp_path: Path) -> None:
@@ -94,3 +105,87 @@ def test_a_root_from_before_the_table_of_roots_is_missed(exhibit: Path, tmp_path
     with pytest.raises(ValueError, match=old.split("_")[1]):
         alone.blocking.ready()
     alone._shared.close()
+
+
+# --- the keys ---
+
+
+def shown(record: KeyRecord) -> dict[str, Any]:
+    return {
+        "org": record.org, "kind": record.kind, "environment": record.environment, "name": record.name,
+        "scopes": sorted(record.scopes), "origins": None if record.origins is None else sorted(record.origins),
+        "networks": None if record.networks is None else sorted(record.networks), "native": record.native,
+        "status": record.status, "created_at": record.created_at, "expires_at": record.expires_at,
+        "lineage": record.lineage, "successor": record.successor,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("exhibit", KEYS, ids=lambda path: f"{path.parent.name}")
+def test_every_key_says_what_it_said(exhibit: Path, tmp_path: Path) -> None:
+    security, known = opened(exhibit, tmp_path)
+    assert {item["record"]["status"] for item in known["keys"]} == {"active", "rotating", "revoked", "inactive"}
+    with security.blocking as blocking:
+        for item in known["keys"]:
+            assert shown(blocking.keys.get(item["id"], org=item["record"]["org"])) == item["record"]
+            ask = partial(blocking.keys.authenticate, item["key"], environments={"live", "test"})
+            if item["lives"]:
+                principal = ask(address=item["address"])
+                assert (principal.key_id, principal.org) == (item["id"], item["record"]["org"])
+                assert sorted(principal.scopes) == item["record"]["scopes"]
+            else:
+                with pytest.raises(InvalidKey):
+                    ask(address=item["address"])
+            if item["lives"] and item["record"]["networks"]:
+                with pytest.raises(Forbidden):
+                    ask(address="192.0.2.1")
+        assert {use.secret_id: use.records.get("keys", 0) for use in blocking.secret_use()} == {
+            root.split("_")[1]: count for root, count in zip(known["secrets"], (7, 0), strict=True)
+        }  # each that is used goes over, and what is revoked needs no root
+
+
+@pytest.mark.parametrize("exhibit", KEYS, ids=lambda path: f"{path.parent.name}")
+def test_every_key_goes_on(exhibit: Path, tmp_path: Path) -> None:
+    security, known = opened(exhibit, tmp_path)
+    with security.blocking as blocking:
+        for item in known["keys"]:
+            record = item["record"]
+            if record["status"] == "active":
+                successor = blocking.keys.rotate(item["id"], org=record["org"]).record
+                said = shown(successor)
+                same = ("origins", "networks", "native", "scopes", "name", "environment", "lineage")
+                assert {name: said[name] for name in same} == {name: record[name] for name in same}
+            assert blocking.keys.revoke(item["id"], org=record["org"]).status == "revoked"
+
+
+@pytest.mark.parametrize("exhibit", KEYS, ids=lambda path: f"{path.parent.name}")
+def test_an_edited_row_of_before_is_no_key(exhibit: Path, tmp_path: Path) -> None:
+    _, known = opened(exhibit, tmp_path)
+    with closing(sqlite3.connect(tmp_path / "store.db")) as table, table:
+        table.execute("UPDATE bartizan_keys SET networks = NULL, scopes = '[\"admin\"]'")
+    security, _ = opened(exhibit, tmp_path)
+    with security.blocking as blocking:
+        for item in known["keys"]:
+            with pytest.raises(InvalidKey):
+                blocking.keys.authenticate(item["key"], environments={"live", "test"}, address=item["address"])
+
+
+@pytest.mark.parametrize("exhibit", KEYS, ids=lambda path: f"{path.parent.name}")
+def test_every_row_of_a_table_of_ones_own_is_what_it_was(exhibit: Path) -> None:
+    known = json.loads(exhibit.read_text(encoding="utf-8"))
+    form = KeyFormat(known["secrets"], environment="live", key_prefix="acme")
+    assert {item["lives"] for item in known["rows"]} == {True, False}
+    for item in known["rows"]:
+        told = {name: value for name, value in item["row"].items() if name not in {"mac", "row_mac"}}
+        macs: dict[str, Any] = {
+            name: item["row"][name] and bytes.fromhex(item["row"][name]) for name in ("mac", "row_mac")
+        }
+        row = KeyRow(**told, **macs)
+        assert form.parse(item["key"]).id == row.id
+        if item["lives"]:
+            assert form.verify(item["key"], row, now=known["now"]).org == row.org
+            assert form.record(form.succeed(row, now=known["now"])[1], now=known["now"]).lineage == row.lineage
+        else:
+            with pytest.raises(InvalidKey):
+                form.verify(item["key"], row, now=known["now"])
+        with pytest.raises(InvalidKey):
+            form.verify(item["key"], replace(row, org="org_9"), now=known["now"])
