@@ -256,21 +256,27 @@ def test_many_processes_make_one_ring(tmp_path: Any) -> None:
         Bartizan(url, environment="live", secrets=[root], issuer="i", audience="a", clock=clock, staleness=0)
         for _ in range(6)
     ]
+    late: list[str] = []
     for act in ("jwks", "rotate"):
         found: list[Any] = []
         start = threading.Barrier(len(houses))
 
         def work(house: Bartizan, act: str = act, found: list[Any] = found, start: threading.Barrier = start) -> None:
             start.wait()
-            answer = getattr(house.blocking.signing_keys, act)()
-            found.append(answer if act == "rotate" else [key["kid"] for key in answer["keys"]])
+            try:
+                answer = getattr(house.blocking.signing_keys, act)()
+            except Conflict:  # it only began when another had ended: the next key has not been published for long enough
+                late.append(act)
+            else:
+                found.append(answer if act == "rotate" else [key["kid"] for key in answer["keys"]])
 
         threads = [threading.Thread(target=work, args=(house,)) for house in houses]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(30)
-        assert len(found) == len(houses)
+        assert len(found) + len(late) == len(houses)
+        assert len(found) >= (len(houses) if act == "jwks" else 1)
         assert all(answer == found[0] for answer in found), found
         clock.advance(1000)
     for house in houses:
