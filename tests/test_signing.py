@@ -239,6 +239,17 @@ def test_without_use_upkeep_touches_nothing() -> None:
     assert rows(kit) == []
 
 
+def test_upkeep_makes_no_key_and_forgets_none_before_it_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = Kit(sessions=SessionPolicy(signing_key_days=30))
+    token = kit.token(org="o", subject="s")
+    backend = kit.security._shared.blocking_side.backend
+    assert backend is not None
+    monkeypatch.setattr(side(kit).signing, "_new", lambda _: pytest.fail("a key was made"))
+    run(side(kit).signing.upkeep())
+    monkeypatch.setattr(backend, "find", lambda *_, **__: pytest.fail("the keys were forgotten"))
+    assert run(side(kit).verify(token)).subject == "s"
+
+
 def test_keys_of_a_service_that_only_awaits_rotate_by_themselves() -> None:
     """The upkeep thread works over the blocking form, whichever form is used."""
     kit = Kit(sessions=SessionPolicy(signing_key_days=30))
@@ -265,7 +276,9 @@ def test_many_processes_make_one_ring(tmp_path: Any) -> None:
             start.wait()
             try:
                 answer = getattr(house.blocking.signing_keys, act)()
-            except Conflict:  # it only began when another had ended: the next key has not been published for long enough
+            except (
+                Conflict
+            ):  # it only began when another had ended: the next key has not been published for long enough
                 late.append(act)
             else:
                 found.append(answer if act == "rotate" else [key["kid"] for key in answer["keys"]])

@@ -35,6 +35,7 @@ from bartizan.errors import Conflict, Misuse, NotFound, Reason, Unavailable
 
 MAX_AGE = 300  # seconds for which others may keep our JWKS
 MARGIN = 60  # seconds more that a retired key is kept, for clocks that differ
+EARLY = 3600  # seconds by which our clock may be behind the store's before a key is activated late
 TRIES = 20
 PAGE = 100
 
@@ -194,7 +195,9 @@ class SigningKeys:
         ring = await self._read()
         if ring.active is None or ring.next is None:
             return
-        await self._swap(ring, ring.next, due=True)
+        # The store's clock decides; ours only spares it a new key and a change that would come hours too early.
+        if self._clock.seconds() + EARLY >= (ring.active.activated_at or 0) - self._due.plus:
+            await self._swap(ring, ring.next, due=True)
         for row in (ring.active, ring.next):
             if row.root != self._newest and await self._used_roots.renews(Purpose.KEK, row.environment, row.root):
                 sealed = self._box.rewrap(row.sealed, context=self._context(row))
