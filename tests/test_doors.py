@@ -301,6 +301,15 @@ def test_a_door_that_cannot_be(kit: Kit, wrong: Any) -> None:
         kit.security.gate(RULES, authenticators=[FromProxy(**wrong), Basic()])
 
 
+@pytest.mark.parametrize("line", ["name", "slot", "ambient", "peers", "recognises", "authenticate"])
+def test_a_door_without_one_of_its_lines(kit: Kit, line: str) -> None:
+    """Whoever forgets who may send a header, for one, is told so at the start."""
+    lines = {name: getattr(FromProxy(), name) for name in dir(FromProxy()) if not name.startswith("__")}
+    whole = type("Whole", (), {name: value for name, value in lines.items() if name != line})
+    with pytest.raises(Misuse, match=f"Whole: an authenticator says its {line}; nothing is assumed"):
+        kit.security.gate(RULES, authenticators=[whole(), Basic()])
+
+
 def test_a_cookie_is_ambient(kit: Kit) -> None:
     cookie = FromProxy(slot="cookie", peers=None)
     cookie.ambient = False

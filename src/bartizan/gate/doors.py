@@ -19,6 +19,7 @@ from bartizan.errors import CrossOrigin, Forbidden, Misuse, Reason, Rejected, Un
 
 LIFE = 3600  # seconds after which a stream of such a caller ends, whatever it says
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
+_SAID = ("name", "slot", "ambient", "peers", "recognises", "authenticate")
 _HEADER = pattern(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}", ASCII)  # RFC 9110 section 5.1, in lower case
 _TAKEN = frozenset({
     "access-control-request-method", "content-length", "host", "idempotency-key", "origin", "sec-fetch-site",
@@ -90,6 +91,9 @@ class Door:
     accompanies: Final = False
 
     def __init__(self, own: Authenticator, environment: Environment, clock: Clock, waits: Waits) -> None:
+        missing = [each for each in _SAID if not hasattr(own, each)]
+        if missing:
+            raise Misuse(f"{type(own).__name__}: an authenticator says its {', '.join(missing)}; nothing is assumed")
         self.name: str = checked_name(own.name)
         if self.name in PERSONAL:
             raise Misuse("an authenticator is not named as a kind of ours: allow.secret_key() would not mean it")
