@@ -40,7 +40,7 @@ MAY = {
 NOW = {
     "bartizan": set(
         "Bartizan Gate Rule Guard OrgAccess allow current_principal Principal SecretPrincipal PublishablePrincipal JobPrincipal"
-        " ConsumerPrincipal MemberPrincipal Issuer SessionPolicy TokenPair TokenVerifier"
+        " ConsumerPrincipal MemberPrincipal Issuer SessionPolicy SigninPolicy TokenPair TokenVerifier OriginCheck"
         " KeyFormat BartizanError Misuse Rejected NotFound Unavailable"
         " WebhookVerifier NamedSecret WebhookSigner WebhookPolicy WebhookEvent InvalidWebhook MalformedWebhook".split()
     ),
@@ -48,7 +48,7 @@ NOW = {
         "SecretUse "
         "Request Admit Refuse Decision IssuedKey KeyRecord KeyRow Claim Link AuditEvent Authenticator Identified"
         " Delivery EndpointRecord IssuedEndpoint"
-        " VerifiedToken Requirement ParsedKey Session".split()
+        " VerifiedToken Requirement ParsedKey Session Cookie Identity PendingCode".split()
     ),
 }
 PUBLIC = ["bartizan", "bartizan.types", "bartizan.allow", "bartizan.errors", "bartizan.asgi", "bartizan.testing"]

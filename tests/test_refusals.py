@@ -24,7 +24,10 @@ WRITTEN = entries()
 CAUSES = [(f"{entry.reason} {n}", cause) for entry in WRITTEN.values() for n, cause in enumerate(entry.causes, 1)]
 EXPLAINED = {name: cause for name, cause in CAUSES if cause.explain is not None}
 ONLY_EXPLAINED = {Reason.WOULD_WRITE, Reason.NOT_ASKED}
-INDIRECT = {("malformed", "invalid_code"), ("session_misbound", "invalid_session")}  # raised by way of a table
+INDIRECT = {
+    *((reason, "invalid_code") for reason in ("malformed", "code_unknown", "code_spent", "challenge_wrong")),
+    ("session_misbound", "invalid_session"),
+}  # raised by way of a table, or of a decision
 ONLY_SAID = {Reason.KEY_LEAKED, Reason.SESSION_UPGRADED, Reason.SESSION_DISPLACED, Reason.ADMITTED}
 
 

@@ -8,6 +8,7 @@ TYPE_CHECKING = False  # the name is what type checkers know; importing `typing`
 if TYPE_CHECKING:
     from bartizan import allow as allow
     from bartizan.access.guards import Guard as Guard
+    from bartizan.browser.csrf import OriginCheck as OriginCheck
     from bartizan.core.context import OrgAccess as OrgAccess
     from bartizan.core.passage import Rule as Rule
     from bartizan.core.principal import (
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     )
     from bartizan.gate.gate import Gate as Gate
     from bartizan.webhooks.delivery import WebhookPolicy as WebhookPolicy
-    from bartizan.sessions.sessions import TokenPair as TokenPair
+    from bartizan.sessions.codes import SigninPolicy as SigninPolicy
+    from bartizan.sessions.pairs import TokenPair as TokenPair
     from bartizan.webhooks.event import WebhookEvent as WebhookEvent
     from bartizan.webhooks.keys import NamedSecret as NamedSecret
     from bartizan.webhooks.signer import WebhookSigner as WebhookSigner
@@ -57,13 +59,15 @@ _HOME = {
     "NamedSecret": "webhooks.keys",
     "NotFound": "errors",
     "OrgAccess": "core.context",
+    "OriginCheck": "browser.csrf",
     "Principal": "core.principal",
     "PublishablePrincipal": "core.principal",
     "Rejected": "errors",
     "Rule": "core.passage",
     "SecretPrincipal": "core.principal",
     "SessionPolicy": "credentials.access_tokens",
-    "TokenPair": "sessions.sessions",
+    "SigninPolicy": "sessions.codes",
+    "TokenPair": "sessions.pairs",
     "TokenVerifier": "credentials.tokens",
     "Unavailable": "errors",
     "WebhookEvent": "webhooks.event",

@@ -13,7 +13,9 @@ from bartizan.core.roots import SecretUse
 from bartizan.credentials.keys import Keys
 from bartizan.credentials.links import Links
 from bartizan.credentials.signing import SigningKeys
+from bartizan.sessions.exchanges import Identity
 from bartizan.sessions.sessions import Sessions
+from bartizan.sessions.signin import Signin
 from bartizan.webhooks.endpoints import WebhookEndpoints
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class BlockingLinks(Blocking):
 class BlockingSessions(Blocking):
     """`Sessions` for WSGI, scripts and the command line."""
 
+    cleared_cookies: Final = staticmethod(Sessions.cleared_cookies)
     start: Final = blocking(Sessions.start)
     refresh: Final = blocking(Sessions.refresh)
     upgrade: Final = blocking(Sessions.upgrade)
@@ -59,6 +62,20 @@ class BlockingSessions(Blocking):
     enable_subject: Final = blocking(Sessions.enable_subject)
     disable_org: Final = blocking(Sessions.disable_org)
     enable_org: Final = blocking(Sessions.enable_org)
+
+
+class BlockingSignin(Blocking):
+    """`Signin` for WSGI, scripts and the command line."""
+
+    _service: Signin
+    request_code: Final = blocking(Signin.request_code)
+    verify_code: Final = blocking(Signin.verify_code)
+    authorize: Final = blocking(Signin.authorize)
+    exchange: Final = blocking(Signin.exchange)
+
+    def remember(self, identity: Identity) -> str:
+        """As `Signin.remember`."""
+        return self._service.remember(identity)
 
 
 class BlockingRoles(Blocking):
@@ -159,6 +176,11 @@ class BlockingBartizan:
     def sessions(self) -> BlockingSessions:
         """As `Bartizan.sessions`."""
         return BlockingSessions(self._shared.blocking_side.sessions)
+
+    @property
+    def signin(self) -> BlockingSignin:
+        """As `Bartizan.signin`."""
+        return BlockingSignin(self._shared.blocking_side.signin)
 
     @property
     def signing_keys(self) -> BlockingSigningKeys:

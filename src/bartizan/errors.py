@@ -83,6 +83,12 @@ class Reason(StrEnum):
     SUBJECT_DISABLED = "subject_disabled"
     NOT_A_MEMBER = "not_a_member"
     STORE_ROLLED_BACK = "store_rolled_back"
+    # signing in
+    ADDRESS_NOT_ALLOWED = "address_not_allowed"
+    CODE_UNKNOWN = "code_unknown"
+    CODE_WRONG = "code_wrong"
+    CODE_SPENT = "code_spent"
+    CHALLENGE_WRONG = "challenge_wrong"
     # webhooks
     HEADER_MISSING = "header_missing"
     MALFORMED_HEADER = "malformed_header"

@@ -8,6 +8,7 @@ from bartizan.access.carry import Carrier, Home, Job, behind, job
 from bartizan.access.role_stage import RoledMembers
 from bartizan.access.roles import Roles, RoleSet, checked_roles
 from bartizan.audit.journal import MutedJournal, OutboxJournal
+from bartizan.browser.csrf import OriginCheck
 from bartizan.core.address import Clients, ForwardingHeader
 from bartizan.core.cache import Cache
 from bartizan.core.drive import run
@@ -36,12 +37,15 @@ from bartizan.gate.doors import Authenticator as OwnAuthenticator, Door
 from bartizan.gate.rehearsal import ReadOnly
 from bartizan.operations.upkeep import Upkeep
 from bartizan.outbound import both_fetches, both_posts
+from bartizan.sessions.codes import BUDGETS, CODES, SigninPolicy
+from bartizan.sessions.exchanges import EXCHANGES
 from bartizan.sessions.families import FAMILIES
 from bartizan.sessions.sessions import Sessions
+from bartizan.sessions.signin import Signin
 from bartizan.sessions.stage import ConsumerAuthenticator
 from bartizan.sessions.state import SIZE
 from bartizan.stores.urls import Store, opened
-from bartizan.stores.waits import AsyncWaits, BlockingWaits, Threads
+from bartizan.stores.waits import Afterwards, AsyncWaits, BlockingWaits, Threads
 from bartizan.webhooks.delivery import WebhookPolicy
 from bartizan.webhooks.endpoint_rows import SEALED
 from bartizan.webhooks.endpoints import WebhookEndpoints
@@ -67,6 +71,7 @@ class Side:
         self._links: Links | None = None
         self._tokens: AccessTokens | None = None
         self._sessions: Sessions | None = None
+        self._signin: Signin | None = None
         self._once: Once | None = None
         self._endpoints: WebhookEndpoints | None = None
         self.members: Issuers = shared.outside.form(fetch, waits)
@@ -90,6 +95,11 @@ class Side:
                     backend=backend, waits=waits, ring=shared.ring, tokens=self._tokens, policy=shared.issuing.policy,
                     issuer=shared.issuing.issuer, environment=shared.environment, clock=shared.clock,
                     cache=shared.sessions_cache, journal=shared.journal, wake=shared.sessions_used,
+                )  # fmt: skip
+                self._signin = Signin(
+                    backend=backend, waits=waits, ring=shared.ring, environment=shared.environment,
+                    issuer=shared.issuing.issuer, policy=shared.signin, clock=shared.clock, journal=shared.journal,
+                    wake=shared.signin_used, end=self._sessions.end,
                 )  # fmt: skip
             self._keys = Keys(
                 backend=backend, waits=waits, ring=shared.ring, form=shared.form, environment=shared.environment,
@@ -141,6 +151,13 @@ class Side:
         if self._sessions is None:
             raise Misuse(f"sessions need url=, secrets=, issuer= and audience=; {MAKE_ONE}")
         return self._sessions
+
+    @property
+    def signin(self) -> Signin:
+        """The ways to sign in, where there is all that they need."""
+        if self._signin is None:
+            raise Misuse(f"signin needs url=, secrets=, issuer= and audience=; {MAKE_ONE}")
+        return self._signin
 
     @property
     def once(self) -> Once:
@@ -204,6 +221,8 @@ class Shared:
         issuing: Callable[..., Issuing] | None,
         issuers: Sequence[Issuer],
         webhooks: WebhookPolicy,
+        signin: SigninPolicy,
+        origins: Sequence[str],
         staleness: float,
         workers: int,
         proxy_hops: int,
@@ -220,6 +239,8 @@ class Shared:
         self.clock: Clock = SystemClock() if clock is None else SteppedClock(clock)
         self.ring = ring
         self.webhooks = webhooks
+        self.signin = signin
+        self.origins: OriginCheck | None = OriginCheck(origins) if origins else None
         self.browser_leak = browser_leak
         self.form: KeyFormat | None = (
             None if ring is None else KeyFormat.over(ring, environment=environment, key_prefix=key_prefix)
@@ -248,6 +269,7 @@ class Shared:
         backend, blocking = (None, None) if self.store is None else (self.store.asynchronous, self.store.blocking)
         self.threads: Threads = Threads()
         self.senders: Threads = Threads(SENDERS)
+        self.deliveries: Afterwards = Afterwards()
         self._reseals = False
         self.outside: Outside = Outside(
             issuers, environment=environment, clock=self.clock, journal=self.journal, wake=self.upkeep.need
@@ -320,6 +342,11 @@ class Shared:
         self._purged.add(FAMILIES)
         self.upkeep.need()
 
+    def signin_used(self) -> None:
+        """There are codes, which upkeep removes when they are over."""
+        self._purged |= {CODES, BUDGETS, EXCHANGES}
+        self.upkeep.need()
+
     def _purge(self, backend: Backend) -> None:
         for table in (*self._purged,):
             while run(backend.purge(table, limit=PURGED_AT_ONCE)) == PURGED_AT_ONCE:
@@ -327,6 +354,7 @@ class Shared:
 
     def close(self) -> None:
         """Write what waits to be written, and close the store; both begin anew at their next use."""
+        self.deliveries.close()
         self.senders.close()
         self.upkeep.close()
         if self.store is not None:

@@ -28,7 +28,9 @@ from bartizan.gate.gate import Gate
 from bartizan.gating import gate_over
 from bartizan.operations.settings import settings
 from bartizan.services import Shared
+from bartizan.sessions.codes import SIGNIN, SigninPolicy
 from bartizan.sessions.sessions import Sessions
+from bartizan.sessions.signin import Signin
 from bartizan.webhooks.delivery import WEBHOOKS, WebhookPolicy
 from bartizan.webhooks.endpoints import WebhookEndpoints
 
@@ -40,10 +42,12 @@ class Bartizan:
     """The security of one service in one environment. Opening does no I/O and starts nothing.
 
     `url` is `memory://`, `sqlite:///path` (relative) or `sqlite:////path` (absolute); `secrets` are roots, newest
-    first; `issuer` and `audience` stand in consumers' tokens, which `sessions` shapes; `issuers` are those whose tokens
-    let members in; `staleness` is how many seconds a cached answer may be old (0 to 300); `workers` is how many
-    processes serve; `proxy_hops` is how many proxies stand before it, each of which appends the address that it saw to
-    `proxy_header`; `browser_leak` is what becomes of a secret key that a web page sent, besides its refusal;
+    first; `issuer` and `audience` stand in consumers' tokens, which `sessions` shapes; `signin` is how many one-time
+    codes are sent and guessed; `origins` are the site's own, `https://shop.example`: with them gates take our cookies;
+    `issuers` are those whose tokens let members in; `staleness` is how many seconds a cached answer may be old (0 to
+    300); `workers` is how many processes serve; `proxy_hops` is how many proxies stand before it, each of which appends
+    the address that it saw to `proxy_header`; `browser_leak` is what becomes of a secret key that a web page sent,
+    besides its refusal;
     `publishable_writes` are the scopes that a publishable key may hold besides those of reading; `roles` are the scopes
     of each role of members, beside those that an organization defines (`Bartizan.roles`);
     `on_decision` sees every verdict; `webhooks` is how messages are sent.
@@ -63,6 +67,8 @@ class Bartizan:
         key_prefix: str | None = None,
         issuers: Sequence[Issuer] = (),
         sessions: SessionPolicy = SESSIONS,
+        signin: SigninPolicy = SIGNIN,
+        origins: Sequence[str] = (),
         webhooks: WebhookPolicy = WEBHOOKS,
         staleness: float = 5,
         workers: int = 1,
@@ -82,6 +88,8 @@ class Bartizan:
             issuing=planned(issuer, audience, sessions),
             issuers=issuers,
             webhooks=webhooks,
+            signin=signin,
+            origins=origins,
             staleness=staleness,
             workers=workers,
             proxy_hops=proxy_hops,
@@ -99,9 +107,9 @@ class Bartizan:
     def from_env(cls, prefix: str = "BARTIZAN", **program: Any) -> "Self":
         """What differs between deployments from the environment, what is program from arguments, which win.
 
-        Reads `_URL`, `_ENVIRONMENT`, `_ISSUER`, `_AUDIENCE`, `_KEY_PREFIX`, `_PROXY_HOPS`, `_PROXY_HEADER`, `_WORKERS`,
-        and `_SECRETS` (separated by white space) or `_SECRETS_FILE` (one a line), newest first. Any other name with the
-        prefix is a warning, `_TEST_…` and `_REQUIRE_…` aside.
+        Reads `_URL`, `_ENVIRONMENT`, `_ISSUER`, `_AUDIENCE`, `_ORIGINS`, `_KEY_PREFIX`, `_PROXY_HOPS`, `_PROXY_HEADER`,
+        `_WORKERS`, and `_SECRETS` (as `_ORIGINS` separated by white space) or `_SECRETS_FILE` (one a line), newest
+        first. Any other name with the prefix is a warning, `_TEST_…` and `_REQUIRE_…` aside.
         """
         given = {**settings(os.environ, prefix), **program}
         if "environment" not in given:
@@ -122,6 +130,11 @@ class Bartizan:
     def sessions(self) -> Sessions:
         """Consumers' sessions: start, refresh, authenticate, upgrade, revoke."""
         return self._shared.side.sessions
+
+    @property
+    def signin(self) -> Signin:
+        """Signing in without a password: request_code, verify_code, authorize, exchange."""
+        return self._shared.side.signin
 
     @property
     def signing_keys(self) -> SigningKeys:

@@ -28,6 +28,10 @@ class Purpose(StrEnum):
     CARRY = "carry"
     REFRESH_MAC = "refresh-mac"
     KEK = "kek"
+    OTP = "otp"
+    PENDING = "pending"
+    EXCHANGE = "exchange"
+    COOKIE_BIND = "cookie-bind"
 
 
 class Begun:

@@ -150,6 +150,28 @@ class AccessTokens:
             claims[CLAIMS.epochs] = list(epochs)
         return signed(key or await self.signing.signing(), claims), expires_at
 
+    def consumer(
+        self,
+        *,
+        org: str,
+        subject: str,
+        session: str,
+        generation: int,
+        scopes: Collection[str],
+        guest: bool,
+        factors: Mapping[str, int],
+        audience: str | None,
+        until: int,
+        epochs: tuple[int, int, int],
+    ) -> ConsumerPrincipal:
+        """The consumer of a session that was verified, as a token minted now would name them."""
+        said = Said(generation, frozenset(self.audience if audience is None else {audience}), epochs)
+        return verified(
+            ConsumerPrincipal, org=org, environment=self._environment, scopes=frozenset(scopes),
+            expires_at=min(until, self._clock.seconds() + self._life), actor=f"consumer:{subject}", subject=subject,
+            session_id=session, guest=guest, factors=MappingProxyType(dict(factors)), _said=said,
+        )  # fmt: skip
+
     async def verify(self, token: str) -> ConsumerPrincipal:
         """The consumer whose token this is; `InvalidToken` for whatever is wrong with it, always the same to see."""
         keys = (await self.signing.current()).verify

@@ -32,7 +32,9 @@ def settings(environ: Mapping[str, str], prefix: str) -> dict[str, Any]:
             out["secrets"] = Path(given["SECRETS_FILE"]).read_text(encoding="ascii").split()
         except (OSError, ValueError):
             raise Misuse(f"{prefix}_SECRETS_FILE cannot be read") from None
-    for name in sorted(given.keys() - _NAMES.keys() - {"SECRETS", "SECRETS_FILE"}):
+    if "ORIGINS" in given:
+        out["origins"] = given["ORIGINS"].split()
+    for name in sorted(given.keys() - _NAMES.keys() - {"SECRETS", "SECRETS_FILE", "ORIGINS"}):
         if not name.startswith(("TEST_", "REQUIRE_")):
             warnings.warn(f"{prefix}_{name} is not a setting of Bartizan", stacklevel=3)
     return out

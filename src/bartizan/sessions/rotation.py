@@ -83,21 +83,33 @@ class Rotation:
 
     # --- a beginning ---
 
-    async def begin(self, org: str, subject: str, granted: str, *, guest: bool) -> FamilyRow:
-        """A new family, stored unless it is a guest's."""
+    async def begin(self, org: str, subject: str, granted: str, *, guest: bool, id_: str | None = None) -> FamilyRow:
+        """A new family, stored unless it is a guest's; with `id_` the one of that id, if the subject has begun it."""
         for _ in range(TRIES):
             epochs = await self._state.epochs(org, subject)
             _check_enabled(epochs)
-            row = self._new(org, subject, granted, epochs, guest=guest)
+            row = self._new(org, subject, granted, epochs, guest=guest, id_=id_)
             if guest:
                 self._journal.note(self.event("session.started", org, row.id, subject=subject, guest=True))
                 return row
             done = await self._begun(row, epochs, self.event("session.started", org, row.id, subject=subject))
-            if done is not None:
+            if done is not None or (done := await self._there(row, id_)) is not None:
                 return done
         raise Unavailable(Reason.STORE_BUSY)
 
-    async def replaced(self, principal: ConsumerPrincipal, kept: Kept, subject: str, granted: str) -> FamilyRow:
+    async def _there(self, new: FamilyRow, id_: str | None) -> FamilyRow | None:
+        """The family of this id, which somebody has begun already: one that lives, and of the same subject."""
+        found = None if id_ is None else await self._state.family(id_)
+        if found is None or found.row is None:
+            return None
+        reason = over(found.row, self._state.now())
+        if reason is not None or (found.row.org, found.row.subject) != (new.org, new.subject):
+            raise InvalidSession(reason)
+        return found.row
+
+    async def replaced(
+        self, principal: ConsumerPrincipal, kept: Kept, subject: str, granted: str, id_: str | None = None
+    ) -> FamilyRow:
         """A new family in the place of the caller's, which lives until then and ends in the same change."""
         old, org, other = principal.session_id, principal.org, subject != principal.subject
         if other and not principal.guest:
@@ -118,10 +130,10 @@ class Rotation:
                     key = subject_key(self._environment, org, principal.subject)
                     where = (Is("epoch", "<=", was[0].epoch), Is("disabled", "=", 0))
                     steps.append(Expect(EPOCHS, key, where, missing=True))
-                new = self._new(org, subject, granted, epochs, guest=False)
+                new = self._new(org, subject, granted, epochs, guest=False, id_=id_)
                 event = self.event("session.upgraded", org, new.id, subject=subject, replaces=old)
                 done = await self._begun(new, epochs, event, *steps, instead=old)
-                if done is not None:
+                if done is not None or (done := await self._there(new, id_)) is not None:
                     return done
                 self._state.drop(old)
                 found = await self._state.family(old)
@@ -167,14 +179,14 @@ class Rotation:
                 self._state.drop(gone.key)
         return done
 
-    def _new(self, org: str, subject: str, granted: str, epochs: Three, *, guest: bool) -> FamilyRow:
+    def _new(self, org: str, subject: str, granted: str, epochs: Three, *, guest: bool, id_: str | None) -> FamilyRow:
         now, policy = self._clock.seconds(), self._policy
         salt = self._entropy(SALT)
         return FamilyRow(
-            id=self._entropy(16).hex(), environment=self._environment, org=org, subject=subject, guest=int(guest),
-            granted=granted, generation=0, salt=salt, previous_salt=b"", rotated_at=0, confirmed=0, late=0,
-            binding=None, subject_epoch=epochs[0].epoch, org_epoch=epochs[1].epoch, everyone_epoch=epochs[2].epoch,
-            created_at=now, idle_ends=now + (policy.guest_idle if guest else policy.idle),
+            id=id_ or self._entropy(16).hex(), environment=self._environment, org=org, subject=subject,
+            guest=int(guest), granted=granted, generation=0, salt=salt, previous_salt=b"", rotated_at=0, confirmed=0,
+            late=0, binding=None, subject_epoch=epochs[0].epoch, org_epoch=epochs[1].epoch,
+            everyone_epoch=epochs[2].epoch, created_at=now, idle_ends=now + (policy.guest_idle if guest else policy.idle),
             absolute_ends=now + (policy.guest_absolute if guest else policy.absolute),
             revoked_at=None, revoked_for=None,
         )  # fmt: skip
@@ -203,6 +215,23 @@ class Rotation:
             absolute_ends=guest.absolute_ends, revoked_at=None, revoked_for=None,
         )  # fmt: skip
         return Kept(row), row, False
+
+    async def looked(self, presented: Presented, guest: Guest | None) -> tuple[Kept, FamilyRow, Epochs]:
+        """The row whose newest generation would answer the token, as it is now; raises for every other outcome."""
+        policy = self._policy
+        kept, family, _ = await self.of(presented, guest)
+        found, epochs = await self._state.together(family.id, family.org, family.subject)
+        row = family if found is None and not family.generation and family.guest else found
+        now = self._clock.seconds()
+        outcome = decide_refresh(
+            row, presented, epochs=epochs, binding=None, environment=self._environment, now=now, grace=policy.grace,
+            recovery=policy.recovery,
+        )  # fmt: skip
+        if row is None or outcome not in ANSWERED | {Outcome.REUSE}:
+            raise self._refused(outcome, family, row, epochs)
+        if outcome is Outcome.REUSE:
+            await self._kill(row, presented, now)  # by the store's clock it may be none
+        return kept, row, began(row)
 
     async def refreshed(self, presented: Presented, kept: Kept, family: FamilyRow, *, stored: bool) -> FamilyRow:
         """The row whose newest generation answers the token; raises for every other outcome."""

@@ -4,9 +4,10 @@ import json
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from re import compile as pattern
 from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from bartizan.core.cache import Cache
+from bartizan.core.cookies import Cookie
 from bartizan.core.encoding import canonical
 from bartizan.core.events import Journal, entered
 from bartizan.core.passage import checked_scopes
@@ -20,7 +21,9 @@ from bartizan.credentials.jws import SigningKey
 from bartizan.credentials.key_format import checked_seconds
 from bartizan.errors import Forbidden, InvalidSession, InvalidToken, Misuse, Reason
 from bartizan.sessions.changes import Changes
+from bartizan.sessions.exchanges import Identity
 from bartizan.sessions.families import SALT, Epochs, FamilyRow, Session, ends, org_key, shown, subject_key
+from bartizan.sessions.pairs import TokenPair, cleared_cookies
 from bartizan.sessions.refresh import Presented
 from bartizan.sessions.rotation import Guest, Rotation
 from bartizan.sessions.state import Kept, State, checked_subject
@@ -33,38 +36,6 @@ LONGEST_GRANTED = 4000  # characters of audience, scopes and factors, as JSON
 LONGEST_BODY = BODY + 8000
 NO_FACTORS: Mapping[str, int] = MappingProxyType({})
 _SESSION_ID = pattern(r"[0-9a-f]{32}")
-
-
-class TokenPair:
-    """What a consumer is given: both tokens are shown this once. Times are UTC seconds."""
-
-    __slots__ = ("_row", "access_expires_at", "access_token", "refresh_expires_at", "refresh_token")
-
-    def __init__(
-        self,
-        access_token: str,
-        refresh_token: str,
-        *,
-        access_expires_at: int,
-        refresh_expires_at: int,
-        row: FamilyRow,
-    ) -> None:
-        self.access_token: str = access_token
-        self.refresh_token: str = refresh_token
-        self.access_expires_at: int = access_expires_at
-        self.refresh_expires_at: int = refresh_expires_at
-        self._row = row
-
-    @property
-    def session(self) -> Session:
-        """The session that they are of."""
-        return shown(self._row)
-
-    def __repr__(self) -> str:
-        return f"<TokenPair of session {self._row.id}>"
-
-    def __reduce_ex__(self, _: Any) -> NoReturn:
-        raise Misuse("tokens are not copied or pickled")
 
 
 class Sessions:
@@ -131,8 +102,11 @@ class Sessions:
         audience: str | None = None,
         scopes: Collection[str] = (),
         factors: Mapping[str, int] = NO_FACTORS,
+        identity: Identity | None = None,
     ) -> TokenPair:
         """A new session of a guest, or of a subject who has just proved who they are, by `factors` (name: UTC seconds).
+
+        With an `identity` that came by an exchange code it is the one session of that code, however often it is begun.
 
         `audience` is one of the instance's own, if the tokens are not for all of them. A guest's session is written
         down when it is refreshed first. Anonymous visitors make guests: limit how often.
@@ -140,7 +114,8 @@ class Sessions:
         entered(org, self._journal)
         checked_org(org)
         granted = self._granted(audience, scopes, factors)
-        return await self._finish(self._start(org, checked_subject(subject), granted, guest=bool(guest)))
+        id_ = self._of_code(identity, org)
+        return await self._finish(self._start(org, checked_subject(subject), granted, guest=bool(guest), id_=id_))
 
     async def refresh(self, refresh_token: str, *, org: str | None = None) -> TokenPair:
         """New tokens for a refresh token, which is used up by this; `InvalidSession` for whatever is wrong with it.
@@ -158,16 +133,32 @@ class Sessions:
         return await self._finish(self._refresh(presented, guest, org))
 
     async def upgrade(
-        self, principal: ConsumerPrincipal, *, subject: str, factors: Mapping[str, int] = NO_FACTORS
+        self,
+        principal: ConsumerPrincipal,
+        *,
+        subject: str,
+        factors: Mapping[str, int] = NO_FACTORS,
+        identity: Identity | None = None,
     ) -> TokenPair:
         """A new session in place of the caller's, who has proved more: a guest who signs in, or a further factor.
 
         The old session ends in the same change, so that whoever else has its tokens has nothing (ASVS 7.2.4). A guest
-        becomes `subject`; for anybody else another subject than their own is a `Conflict`.
+        becomes `subject`; for anybody else another subject than their own is a `Conflict`. `identity` is as for
+        `start`.
         """
         entered(principal.org, self._journal)
         named = self._factors({**principal.factors, **factors})
-        return await self._finish(self._upgrade(principal, checked_subject(subject), named))
+        id_ = self._of_code(identity, principal.org)
+        return await self._finish(self._upgrade(principal, checked_subject(subject), named, id_))
+
+    async def look(self, refresh_token: str) -> ConsumerPrincipal:
+        """Whom a refresh token would get an access token for, without using it up; raises as `refresh` would.
+
+        What it finds of theft it reacts to, as `refresh` does.
+        """
+        stamped = self._stamp.read(refresh_token, now=self._clock.seconds())
+        presented, guest = self._presented(stamped)
+        return await self._finish(self._look(presented, guest))
 
     async def authenticate(self, access_token: str, *, audience: str | None = None) -> ConsumerPrincipal:
         """The consumer whose token it is, if the session lives; `InvalidToken` or `InvalidSession` if not.
@@ -193,6 +184,11 @@ class Sessions:
 
     # --- out ---
 
+    @staticmethod
+    def cleared_cookies() -> tuple[Cookie, ...]:
+        """What takes our cookies from a browser that signs out: `response.set_cookie(**cookie.args())` for each."""
+        return cleared_cookies()
+
     async def revoke(self, session_id: str, *, org: str) -> None:
         """End a session now. It stands when this returns; again is no change."""
         entered(org, self._journal)
@@ -202,6 +198,10 @@ class Sessions:
             return  # it comes out of paths and bodies, and no session has it
         self._wake()
         await self._finish(self._changes.revoke(session_id, org))
+
+    async def end(self, session_id: str, org: str) -> None:
+        """As `revoke`, of what a code began that two have: nobody of them has to be its owner."""
+        await self._changes.revoke(session_id, org)
 
     async def revoke_subject(self, *, org: str, subject: str, except_session: str | None = None) -> int:
         """End all sessions of a subject, guests' and what is not stored included; how many stored ones that were.
@@ -264,12 +264,12 @@ class Sessions:
 
     # --- what they do ---
 
-    async def _start(self, org: str, subject: str, granted: str, *, guest: bool) -> TokenPair:
+    async def _start(self, org: str, subject: str, granted: str, *, guest: bool, id_: str | None = None) -> TokenPair:
         await self._tokens.signing.signing()  # what cannot be signed is not begun
         self._wake()
         if not guest and self._policy.member_of is not None:
             await self._state.member(subject, org)
-        row = await self._rotation.begin(org, subject, granted, guest=guest)
+        row = await self._rotation.begin(org, subject, granted, guest=guest, id_=id_)
         return await self._pair(Kept(row), row, stored=not guest)
 
     async def _refresh(self, presented: Presented, guest: Guest | None, org: str | None) -> TokenPair:
@@ -290,14 +290,25 @@ class Sessions:
         row = await self._rotation.refreshed(presented, kept, family, stored=stored)
         return await self._pair(kept, row, org=target, epochs=epochs, key=key)
 
-    async def _upgrade(self, principal: ConsumerPrincipal, subject: str, factors: Mapping[str, int]) -> TokenPair:
+    async def _look(self, presented: Presented, guest: Guest | None) -> ConsumerPrincipal:
+        kept, row, epochs = await self._rotation.looked(presented, guest)
+        principal = self._tokens.consumer(
+            org=row.org, subject=row.subject, session=row.id, generation=row.generation, scopes=kept.scopes,
+            guest=bool(row.guest), factors=kept.factors, audience=kept.audience, until=ends(row), epochs=epochs,
+        )  # fmt: skip
+        await self._state.still_member(principal)
+        return principal
+
+    async def _upgrade(
+        self, principal: ConsumerPrincipal, subject: str, factors: Mapping[str, int], id_: str | None
+    ) -> TokenPair:
         await self._tokens.signing.signing()
         self._wake()
         kept = await self._state.check(principal, anew=True)
         await self._state.member(subject, principal.org)
         audience = None if kept.row is None else kept.audience
         granted = self._granted(audience, principal.scopes, factors)
-        row = await self._rotation.replaced(principal, kept, subject, granted)
+        row = await self._rotation.replaced(principal, kept, subject, granted, id_)
         return await self._pair(Kept(row), row)
 
     async def _pair(
@@ -324,13 +335,19 @@ class Sessions:
             guest=bool(row.guest), factors=kept.factors, audience=kept.audience, until=until,
             epochs=epochs or (row.subject_epoch, row.org_epoch, row.everyone_epoch), key=key,
         )  # fmt: skip
-        return TokenPair(access, refresh, access_expires_at=access_ends, refresh_expires_at=until, row=row)
+        return TokenPair(access, refresh, access_expires_at=access_ends, refresh_expires_at=until, row=row, now=now)
 
     @staticmethod
     def _presented(stamped: Stamped) -> tuple[Presented, Guest | None]:
         body = stamped.body
         presented = Presented(stamped.id.hex(), int.from_bytes(body[:GENERATION]), body[GENERATION:BODY])
         return presented, None if len(body) == BODY else Guest(*json.loads(body[BODY:]))
+
+    @staticmethod
+    def _of_code(identity: Identity | None, org: str) -> str | None:
+        if identity is not None and identity.org != org:
+            raise Misuse("an identity is of one organization, and begins no session of another")
+        return None if identity is None else identity.session_id
 
     def _granted(self, audience: str | None, scopes: Collection[str], factors: Mapping[str, int]) -> str:
         if audience is not None and audience not in self._tokens.audience:

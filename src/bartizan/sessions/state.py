@@ -297,6 +297,11 @@ class State:
             subject, org = found.subject, found.org
         return passed(row.id, subject, org[0], org[1], began(row))
 
+    async def still_member(self, principal: ConsumerPrincipal) -> None:
+        """Return unless it is known, or the application says, that the subject has left the organization."""
+        if not principal.guest and self._policy.member_of is not None:
+            await self._still_member(principal, _member_key(principal.org, principal.subject))
+
     async def _still_member(self, principal: ConsumerPrincipal, key: str) -> None:
         known = self._cache.get(key)
         if known is None:

@@ -157,6 +157,48 @@ class Threads:
             pool.shutdown()
 
 
+class Afterwards:
+    """What nobody waits for: a coroutine function is a task of the loop that runs, any other runs in a thread.
+
+    Each runs in an empty context, and raises nothing.
+    """
+
+    __slots__ = ("_lock", "_pid", "_pool", "_tasks")
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._lock = Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def later(self, work: Callable[[], Coroutine[Any, Any, None]], *, suspends: bool) -> None:
+        """Begin `work` soon; `suspends` is whether it may wait for a loop."""
+        if self._pid != os.getpid():
+            self._begin()
+        if suspends:
+            alone = Context()
+            task = asyncio.get_running_loop().create_task(alone.run(work), context=alone)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(THREADS, "bartizan-delivery")
+            self._pool.submit(Context().run, lambda: run(work()))
+
+    def close(self) -> None:
+        """Return when what runs in threads has ended."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown()
+
+
 class Writer(Generic[J]):
     """One thread that carries jobs in groups, so that all who wait share one commit.
 
