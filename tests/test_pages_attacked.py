@@ -238,6 +238,52 @@ def sessions(module: ModuleType) -> Iterator[World]:
         )
 
 
+@contextmanager
+def codes(module: ModuleType) -> Iterator[World]:
+    """Codes that were sent to an address: right for it, its organization and the browser that asked."""
+    there = module.signin
+    with module.security.blocking:
+        anna, bert = (there.request_code(org="org_1", address=f"{name}@shop.example") for name in ("anna", "bert"))
+
+        def ask(pending: Any, code: str, org: str = "org_1", name: str = "bert") -> Reply:
+            return raised(lambda: there.verify_code(pending.id, code, org=org, address=f"{name}@shop.example").subject)
+
+        wrong = f"{(int(bert.code) + 1) % 1_000_000:06}"
+        yield World(
+            {"anna": partial(ask, anna, anna.code, name="anna")},
+            {
+                "a wrong code": partial(ask, bert, wrong),
+                "at another organization": partial(ask, bert, bert.code, "org_2"),
+                "for another address": partial(ask, bert, bert.code, name="anna"),
+                "another's code": partial(ask, anna, bert.code, name="anna"),
+                "no code": partial(ask, bert, ""),
+            },
+            "anna@",
+        )
+
+
+@contextmanager
+def exchanges(module: ModuleType) -> Iterator[World]:
+    """Exchange codes: for the page that made the proof."""
+    there = module.signin
+    with module.security.blocking:
+        fresh = there.authorize(module.anna, code_challenge=module.challenge)
+
+        def ask(code: str, verifier: str, org: str = "org_1") -> Reply:  # the page's server always asks for a proof
+            return raised(lambda: there.exchange(code, org=org, code_verifier=verifier).subject)
+
+        yield World(
+            {"its page": partial(ask, fresh, module.verifier)},
+            {
+                "who has seen the code": partial(ask, module.code, "another-browser-that-has-seen-the-code-alone"),
+                "without a proof": partial(ask, module.code, ""),
+                "at another organization": partial(ask, module.code, module.verifier, "org_2"),
+                "a changed code": partial(ask, module.code[:-1] + ("A" if module.code[-1] != "A" else "B"), ""),
+            },
+            module.anna.subject,
+        )
+
+
 # --- keys ---
 
 
@@ -436,6 +482,7 @@ clock = FakeClock()
 SHARED = {"url": MemoryBackend(clock), "clock": clock, "secrets": [new_root()]}  # one set of signing keys
 kit = Kit(**SHARED)
 """
+SIGNIN = upto(page("docs/signin.md", "pending = signin.request_code("), "\npending =")
 ADOPTING = page("docs/adopting.md", "def application(handler=orders)")
 STEP_2 = page("docs/adopting.md", "class Notes")
 STEP_3 = upto(page("docs/adopting.md", "class OldToken"), "\nkey = (await")
@@ -583,6 +630,22 @@ EXAMPLES = [
             Cut("        member_of=lambda subject, org: (subject, org) in memberships,\n", "401 500"),
             Cut('Rule("GET /me", allow.consumer()), ', "401 403 404"),
         ),
+    ),
+    Example(
+        "signin: codes",
+        SIGNIN,
+        codes,
+        (
+            Cut("    secrets=[new_root()],\n", "Misuse"),
+            Cut('    issuer="shop",\n', "Misuse"),
+            Cut('    audience="shop-api",\n', "Misuse"),
+        ),
+    ),
+    Example(
+        "signin: exchange codes",
+        SIGNIN + upto(page("docs/signin.md", "code = signin.authorize("), "\nidentity ="),
+        exchanges,
+        (Cut(", code_challenge=challenge", "401"), Cut("    secrets=[new_root()],\n", "Misuse")),
     ),
     Example(
         "keys",
