@@ -125,6 +125,7 @@ if not children[0]:
         os._exit(8 if "middle of a transaction" in str(error) else 1)
     os._exit(2)
 print(os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
+sqlite.ANSWER_FOR = 60
 put("after")
 print(len(ids()))
 """

@@ -82,7 +82,7 @@ def test_k13_brute_force_on_many_ids_reads_once_each_and_keeps_nothing() -> None
             kit.security.blocking.keys.authenticate(guess(f"sk_test_{number:016}_", number))
     assert (backend.reads, backend.changes) == (GUESSES, 0)
     assert len(kit.security._shared.cache._kept) == kept
-    assert len(kit.security._shared.uses._noted) == noted
+    assert len(kit.security._shared.uses._noted) <= noted  # upkeep may have written it
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
