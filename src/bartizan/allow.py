@@ -127,6 +127,7 @@ class _Optional(Requirement):
         self.requirement = requirement
         self.kinds = frozenset().union(*requirement.ways)
         self.ways = requirement.ways | {_NOBODY}
+        self.spare = self.kinds
 
     def met_by(self, held: Held, clock: Clock, /) -> Sequence[Way] | Shortfall:
         """By nobody where none of its credentials came; what came has to meet it."""

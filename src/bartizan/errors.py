@@ -197,7 +197,12 @@ class InvalidToken(Unauthenticated):
 
 
 class InvalidSession(Unauthenticated):
-    """A session that is over, or a refresh token that does not verify; whatever is wrong with it looks the same."""
+    """A session that is over, or a refresh token that does not verify; whatever is wrong with it looks the same.
+
+    `superseded` is whether another session took its place: the browser may have that one's cookies by now.
+    """
+
+    superseded: bool = False
 
     title = "The session is not valid."
     default = Reason.SESSION_UNKNOWN

@@ -38,7 +38,7 @@ def gate_over(
         return Gate(
             table, side.authenticators(served), side.doors(own), clock=shared.clock, journal=shared.journal,
             waits=side.waits, home=shared.home, on_decision=shared.on_decision, problems=problems, twin=twin,
-            rehearse=rehearse, every=shared.staleness,
+            rehearse=rehearse, every=shared.staleness, ambient=side.ambient(served),
         )  # fmt: skip
 
     def rehearse(callbacks: bool) -> Rehearsal:
@@ -46,6 +46,7 @@ def gate_over(
         return Rehearsal(
             table, look.authenticators(served), look.doors(own, Door if callbacks else ShutDoor), clock=shared.clock,
             journal=muted, waits=look.waits, home=shared.home, callbacks=callbacks, store=store,
+            ambient=look.ambient(served),
         )  # fmt: skip
 
     return made(shared.side, lambda: made(shared.blocking_side, None))

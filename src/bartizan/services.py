@@ -38,6 +38,7 @@ from bartizan.gate.rehearsal import ReadOnly
 from bartizan.operations.upkeep import Upkeep
 from bartizan.outbound import both_fetches, both_posts
 from bartizan.sessions.codes import BUDGETS, CODES, SigninPolicy
+from bartizan.sessions.cookie_stage import CookieConsumers
 from bartizan.sessions.exchanges import EXCHANGES
 from bartizan.sessions.families import FAMILIES
 from bartizan.sessions.sessions import Sessions
@@ -66,6 +67,7 @@ class Side:
         self._environment = shared.environment
         self._clock = shared.clock
         self._clients = shared.clients
+        self._origins = shared.origins
         self._used_roots: Roots | None = None
         self._keys: Keys | None = None
         self._links: Links | None = None
@@ -186,6 +188,12 @@ class Side:
         if self._sessions is not None:
             found.append(ConsumerAuthenticator(self._sessions, environments))
         return found
+
+    def ambient(self, environments: Collection[Environment]) -> CookieConsumers | None:
+        """Our cookies as a credential, where there are origins whose pages may send them."""
+        if self._sessions is None or self._origins is None or self._environment not in environments:
+            return None
+        return CookieConsumers(self._sessions, self._origins)
 
     def doors(self, own: Sequence[OwnAuthenticator], kind: type[Door] = Door) -> list[Door]:
         """The gate's side of the application's own authenticators."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from bartizan.core.passage import Admit, Refuse
 from bartizan.core.request import EnvironHeaders, Request
-from bartizan.errors import BartizanError, Rejected, TooLarge, Unavailable
+from bartizan.errors import BartizanError, Rejected, Unavailable
 from bartizan.gate.gate import BlockingGate, Gate
+from bartizan.stores.bodies import Limited, edited
 from bartizan.stores.streams import AGE, ENDED
 
 Environ = dict[str, Any]
@@ -39,7 +40,7 @@ class GateMiddleware:
             return context.run(self.app, environ, start_response)
         environ["bartizan"] = verdict
         if "wsgi.input" in environ:  # whatever length was declared: servers read it in different ways
-            environ["wsgi.input"] = _Limited(environ["wsgi.input"], verdict.rule.body_limit)
+            environ["wsgi.input"] = Limited(environ["wsgi.input"], verdict.rule.body_limit)
         return _Body(self.gate, verdict, request, context, start_response).begin(self.app, environ)
 
 
@@ -74,18 +75,9 @@ class _Body:
     """The application's body, each step in the request's context; between steps a stream's caller is asked for."""
 
     __slots__ = (
-        "_admit",
-        "_asked",
-        "_begun",
-        "_context",
-        "_failed",
-        "_gate",
-        "_iterable",
-        "_next",
-        "_request",
-        "_start",
-        "_status",
-    )
+        "_admit", "_asked", "_begun", "_context", "_failed", "_gate", "_held", "_iterable", "_next", "_request",
+        "_start", "_status",
+    )  # fmt: skip
 
     def __init__(
         self, gate: BlockingGate, admit: Admit, request: Request, context: Context, start_response: StartResponse
@@ -97,6 +89,7 @@ class _Body:
         self._start = start_response
         self._status = 0
         self._begun = self._failed = False
+        self._held: tuple[Any, ...] | None = None  # the head, until it is about to leave
         self._iterable: Iterable[bytes] = ()
         self._asked = monotonic() + AGE - gate.every
 
@@ -106,7 +99,12 @@ class _Body:
             self._iterable = self._context.run(app, environ, self._starting)
         except (Rejected, Unavailable) as error:
             self._iterable = self._refused(error)
-        if isinstance(self._iterable, (list, tuple)) and self._admit.ends is None and not self._due():
+        if (
+            isinstance(self._iterable, (list, tuple))
+            and self._admit.ends is None
+            and self._held is None
+            and not self._due()
+        ):
             self._admit.over = True
             return self._iterable
         self._next = iter(self._iterable).__next__
@@ -118,11 +116,18 @@ class _Body:
     def __next__(self) -> bytes:
         try:
             chunk = self._context.run(self._next)
+            while self._held is not None and not chunk:  # nothing of the answer has left yet
+                chunk = self._context.run(self._next)
             if chunk:
                 self._ask()  # now, not before: the application may have waited for hours to make it
+        except StopIteration:
+            self._leave()
+            raise
         except (Rejected, Unavailable) as error:
             self._next = iter(self._refused(error)).__next__
             return self._next()
+        if self._held is not None:
+            self._leave()
         if chunk:
             self._begun = True  # from here on the server has sent the head (PEP 3333, "The start_response() Callable")
         return chunk
@@ -139,6 +144,12 @@ class _Body:
                 self._context.run(self._gate.end, self._admit, self._status)
 
     def _starting(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        head = self._admit.head
+        if head is not None and head.pending:
+            self._held = (status, headers, *(() if exc_info is None else (exc_info,)))
+            return self._early
+        if head is not None:
+            headers = edited(headers, lambda pairs: head.shaped(pairs).applied(pairs))
         self._status = int(status[:3])
         write = self._start(status, headers) if exc_info is None else self._start(status, headers, exc_info)
 
@@ -149,9 +160,27 @@ class _Body:
 
         return writing
 
+    def _leave(self) -> Any:
+        """The head leaves, with what it gets."""
+        held, self._held, head = self._held, None, self._admit.head
+        if held is None or head is None:
+            return None
+        gate, context = self._gate, self._context
+        self._status = int(held[0][:3])
+        return self._start(held[0], edited(held[1], lambda pairs: context.run(gate.begin, head, pairs)), *held[2:])
+
+    def _early(self, data: bytes) -> Any:
+        """`write` (PEP 3333) of an application whose head is held."""
+        write = self._leave()
+        if write is None:
+            raise OSError(ENDED)
+        self._begun = True
+        return write(data)
+
     def _refused(self, error: BartizanError) -> Iterable[bytes]:
         if self._begun:
             raise error
+        self._held = None
         refuse = self._context.run(self._gate.refusal, error, self._request)
         instead = (type(error), error, error.__traceback__) if self._status else None
         self._status = refuse.status
@@ -174,41 +203,6 @@ class _Body:
 
     def _due(self) -> bool:
         return bool(self._admit.callers) and monotonic() - self._asked >= self._gate.every
-
-
-class _Limited:
-    """The request's body, at most `limit` bytes of it."""
-
-    __slots__ = ("_input", "_left")
-
-    def __init__(self, stream: Any, limit: int) -> None:
-        self._input = stream
-        self._left = limit
-
-    def read(self, size: int = -1) -> bytes:
-        """As `wsgi.input.read`."""
-        return self._counted(self._input.read(self._most(size)))
-
-    def readline(self, size: int = -1) -> bytes:
-        """As `wsgi.input.readline`."""
-        return self._counted(self._input.readline(self._most(size)))
-
-    def readlines(self, _: int = -1) -> list[bytes]:
-        """As `wsgi.input.readlines`."""
-        return list(iter(self.readline, b""))
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.readline, b"")
-
-    def _most(self, size: int | None) -> int:
-        # One byte more than may come tells a body that is too large from one that just fits.
-        return self._left + 1 if size is None or size < 0 else min(size, self._left + 1)
-
-    def _counted(self, data: bytes) -> bytes:
-        self._left -= len(data)
-        if self._left < 0:
-            raise TooLarge
-        return data
 
 
 def _answer(refuse: Refuse, method: str, start_response: StartResponse, instead: Any = None) -> Iterable[bytes]:

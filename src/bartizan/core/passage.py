@@ -6,11 +6,12 @@ from re import ASCII, compile as regex
 from types import MappingProxyType
 from typing import Literal, NamedTuple, NoReturn, Protocol
 
+from bartizan.core.cookies import Cookie
 from bartizan.core.ports import Clock
 from bartizan.core.principal import Noted, Principal, Unit
 from bartizan.core.request import Request
 from bartizan.core.scopes import whole
-from bartizan.errors import BartizanError, Misuse, Reason
+from bartizan.errors import BartizanError, Misuse, Reason, Rejected
 
 Kinds = frozenset[str]
 Held = Mapping[str, Principal]
@@ -66,6 +67,7 @@ class Requirement(ABC):
     conditional: bool = False  # a condition, and no credential yet whose caller it could be asked of
     lone: Mapping[str, Kinds] = MappingProxyType({})  # kinds that meet it alone, each with the scopes that it takes
     conditions: "tuple[Condition, ...]" = ()  # what each of those is asked about besides
+    spare: Kinds = frozenset()  # kinds that are as good as absent where they have ended
 
     @abstractmethod
     def met_by(self, held: Held, clock: Clock, /) -> Sequence[Way] | Shortfall:
@@ -90,6 +92,8 @@ class All(Requirement):
         self.sides: tuple[Requirement, Requirement] = (a, b)
         self.ways: frozenset[Kinds] = frozenset(x | y for x in a.ways for y in b.ways)
         self.alternative: bool = a.alternative and b.alternative
+        either = frozenset().union(*a.ways), frozenset().union(*b.ways)
+        self.spare: Kinds = (a.spare & b.spare) | (a.spare - either[1]) | (b.spare - either[0])
         self.conditional: bool = a.conditional and b.conditional
         if a.conditional or b.conditional:
             if not self.conditional and frozenset() in self.ways:
@@ -200,10 +204,59 @@ class Authenticator(Protocol):
         """Return where the credential still lives; raise where it has ended."""
 
 
+class Edits(NamedTuple):
+    """What becomes of the head of an answer: headers that go, headers that come, and cookies."""
+
+    drop: frozenset[bytes]
+    put: HeaderPairs
+    cookies: tuple[Cookie, ...] = ()
+
+    def applied(self, headers: HeaderPairs) -> HeaderPairs:
+        """The head as it leaves."""
+        cookies = [(b"set-cookie", cookie.header().encode("latin-1")) for cookie in self.cookies]
+        kept = [pair for pair in headers if pair[0] not in self.drop] if self.drop else headers
+        return [*kept, *self.put, *cookies]
+
+
+class Head(Protocol):
+    """What an admitted request's answer gets when its head is about to leave."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether `begin` has to be awaited; else `shaped` says it."""
+
+    def shaped(self, headers: HeaderPairs, /) -> Edits:
+        """The edits that need no waiting."""
+
+    async def begin(self, headers: HeaderPairs, /) -> Edits:
+        """The edits, and whatever is due at the start of the answer."""
+
+
+class Ambient(Protocol):
+    """A credential of ours that browsers send by themselves, in `Cookie`."""
+
+    @property
+    def kind(self) -> str:
+        """Of which kind its callers are."""
+
+    @property
+    def head(self) -> Head:
+        """What an answer gets to whoever came without."""
+
+    async def authenticate(self, cookie: bytes, request: Request, /) -> tuple[Principal, Head] | None:
+        """The verified caller and what their answer gets; None where nothing of ours came."""
+
+    def check(self, request: Request, origin: bytes | None, site: bytes | None, /) -> None:
+        """`CrossOrigin` where another origin's page may have sent it."""
+
+    def dead(self, error: Rejected, /) -> bool:
+        """Whether it is merely no credential any more."""
+
+
 class Admit(Unit):
     """The verdict that lets a request in, and its unit of work. `principal` is the most personal of `held`, or None."""
 
-    __slots__ = ("ends", "held", "params", "rule")
+    __slots__ = ("ends", "head", "held", "params", "rule")
 
     def __init__(  # noqa: PLR0917 - keywords cost a dictionary, and one is made for every request
         self,
@@ -213,12 +266,14 @@ class Admit(Unit):
         params: Mapping[str, str],
         method: str,
         home: Noted,
+        head: Head | None = None,
     ) -> None:
         self.rule: Rule = rule
         self.held: Held = held
         self.callers: tuple[Principal, ...] = callers
         self.params: Mapping[str, str] = params
         self.ends: list[Callable[[int], Awaitable[None]]] | None = None
+        self.head: Head | None = head
         self.method: str | None = method
         self.home: Noted = home
         self.over: bool = False

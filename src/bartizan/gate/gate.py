@@ -8,7 +8,7 @@ from typing import Final
 
 from bartizan.core.drive import Blocking, blocking, settle
 from bartizan.core.events import AuditEvent, Journal
-from bartizan.core.passage import Admit, Authenticator, Condition, Decision, Refuse, Rule
+from bartizan.core.passage import Admit, Ambient, Authenticator, Condition, Decision, Head, HeaderPairs, Refuse, Rule
 from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import NOBODY, PERSONAL, Noted, Presence, Principal, current_unit
 from bartizan.core.request import Request
@@ -23,6 +23,7 @@ from bartizan.errors import (
     TooLarge,
     Unavailable,
 )
+from bartizan.gate.cookies import by_cookie
 from bartizan.gate.doors import Door
 from bartizan.gate.explanation import Explains, Explanation, request_for
 from bartizan.gate.patterns import METHODS, Pattern, Table, params_of, segments_of
@@ -58,7 +59,9 @@ class Gate:
         twin: "Callable[[], Gate] | None" = None,
         rehearse: Callable[[bool], Explains] | None = None,
         every: float = 5,
+        ambient: Ambient | None = None,
     ) -> None:
+        self._ambient = ambient
         self._table = table
         self._match = table.match
         self._reader = Reader(authenticators, doors)
@@ -103,18 +106,20 @@ class Gate:
                 verdict = plan.away
             else:
                 slots = request.slots = scan(request.headers)
-                length = slots[LENGTH]
-                if length is not None:
+                if (length := slots[LENGTH]) is not None:
                     check_length(length, plan.rule.body_limit)
                 if request.method == "OPTIONS" and is_preflight(request, slots):
                     raise Forbidden(Reason.PREFLIGHT)
                 present: tuple[Principal, ...] = NOBODY
+                head = None
                 if plan.look == "caller":
                     principal: Principal | None = None
                     kind = ""
                     for authenticator, value, kind in self._reader.credentials(request, slots):
                         principal = await authenticator.authenticate(value, request)
                         held[kind] = principal
+                    if self._ambient is not None and plan.cookies:
+                        head = await by_cookie(self._ambient, plan, held, request, slots)
                     lone = plan.lone.get(kind) if principal is not None and len(held) == 1 else None
                     # What most requests are: one credential that is enough. `_settled` would say the same.
                     if principal is not None and lone is not None and lone <= principal.scopes:
@@ -129,7 +134,7 @@ class Gate:
                         raise NotFound(Reason.WRONG_ORGANIZATION)
                 pattern = plan.pattern
                 params = params_of(pattern, segments) if pattern.names or pattern.rest_name else {}
-                verdict = Admit(plan.rule, held, present, params, request.method, self._home)
+                verdict = Admit(plan.rule, held, present, params, request.method, self._home, head)
                 current_unit.set(verdict)
         except (Rejected, Unavailable) as error:
             failure = error
@@ -138,9 +143,7 @@ class Gate:
             else:
                 verdict = self._refused(error, plan, held, request)
         if self._on_decision is not None:
-            rule = None if plan is None else plan.pattern.text
-            enforced = failure is None or isinstance(verdict, Refuse)
-            self._observe(Decision(rule, failure, enforced, self._foremost(held), perf_counter_ns() - started))
+            self._observe(plan, failure, isinstance(verdict, Refuse), held, perf_counter_ns() - started)
         return verdict
 
     async def end(self, admit: Admit, status: int) -> None:
@@ -148,6 +151,10 @@ class Gate:
         ends, admit.ends = admit.ends, None
         for hook in ends or ():
             await hook(status)
+
+    async def begin(self, head: Head, headers: HeaderPairs) -> HeaderPairs:
+        """The head of an admitted request's answer as it leaves."""
+        return (await head.begin(headers)).applied(headers)
 
     async def recheck(self, admit: Admit) -> None:
         """Return while every credential that let this request in still lives; raise once one has ended."""
@@ -313,7 +320,11 @@ class Gate:
             return None
         return next(held[kind] for kind in self._personal if kind in held)
 
-    def _observe(self, decision: Decision) -> None:
+    def _observe(
+        self, plan: Plan | None, failure: BartizanError | None, refused: bool, held: dict[str, Principal], took: int
+    ) -> None:
+        rule = None if plan is None else plan.pattern.text
+        decision = Decision(rule, failure, failure is None or refused, self._foremost(held), took)
         try:
             if self._on_decision is not None:
                 self._on_decision(decision)
@@ -329,6 +340,7 @@ class BlockingGate(Blocking):
     _service: Gate
     check: Final = blocking(Gate.check)
     end: Final = blocking(Gate.end)
+    begin: Final = blocking(Gate.begin)
     recheck: Final = blocking(Gate.recheck)
 
     def refusal(self, error: BartizanError, request: Request) -> Refuse:

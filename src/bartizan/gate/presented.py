@@ -35,7 +35,7 @@ _WANTED: Final = {name: slot for slot, name in enumerate(_NAMES)} | {
     b"x-http-method": OVERRIDE,
 }
 _EMPTY: Final = (None,) * len(_NAMES)
-_OURS = regex(rb"(__Host-(?:access|refresh|bind|pre))[ \t]*=")  # wherever in the header: a server may have joined it
+_OURS = regex(rb"(__Host-(?:access|refresh|bind|pre|device))[ \t]*=")  # wherever it is: a server may have joined it
 _QUERY_NAMES = frozenset({b"api_key", b"access_token"})
 
 MOST_PAIRS: Final = 1000  # in a query

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bartizan.core.events import Journal
-from bartizan.core.passage import Authenticator, Condition, Refuse
+from bartizan.core.passage import Ambient, Authenticator, Condition, Refuse
 from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import Noted, Principal, current_unit
 from bartizan.core.request import Request
@@ -76,8 +76,11 @@ class Rehearsal(Gate):
         home: Noted,
         callbacks: bool,
         store: ReadOnly | None,
+        ambient: Ambient | None = None,
     ) -> None:
-        super().__init__(table, authenticators, doors, clock=clock, journal=journal, waits=waits, home=home)
+        super().__init__(
+            table, authenticators, doors, clock=clock, journal=journal, waits=waits, home=home, ambient=ambient
+        )
         self._callbacks = callbacks
         self._store = store
         self._reader = self._watched = _Watched(authenticators, doors)

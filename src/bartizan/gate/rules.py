@@ -25,6 +25,7 @@ class Plan:
         "away",
         "challenge",
         "conditions",
+        "cookies",
         "kinds",
         "lone",
         "look",
@@ -33,6 +34,7 @@ class Plan:
         "pattern",
         "requirement",
         "rule",
+        "spare",
     )
 
     def __init__(self, pattern: Pattern, schemes: dict[str, bytes], home: Noted) -> None:
@@ -44,6 +46,8 @@ class Plan:
         self.conditions: tuple[Condition, ...] = rule.requirement.conditions
         self.look: Literal["away", "nothing", "caller"] = rule.requirement.look
         self.kinds: frozenset[str] = frozenset().union(*rule.requirement.ways)
+        self.cookies: bool = self.look == "caller" and "consumer" in self.kinds  # whether they can satisfy it
+        self.spare: bool = "consumer" in rule.requirement.spare
         self.optional: bool = self.look == "caller" and frozenset() in rule.requirement.ways
         self.org: int | None = next((place for place, name in pattern.names if name == "org"), None)
         self.away: Admit = Admit(rule, {}, (), {}, "", home)  # what untouched() answers with, every time

@@ -42,7 +42,7 @@ class Changes:
         self._journal = journal
         self._keep = keep
 
-    async def revoke(self, session: str, org: str) -> None:
+    async def revoke(self, session: str, org: str, reason: Reason | None = None) -> None:
         """End one session. One that is not stored may be a guest's: then it is written down as ended."""
         for _ in range(TRIES):
             row = await self._backend.get(FAMILIES, session)
@@ -55,7 +55,7 @@ class Changes:
             whose = org if row is None else row.org
             event = AuditEvent(name="session.revoked", org=whose, actor=current_actor(), target=session)
             step = (
-                self.tombstone(session, org) if row is None else ending(session, (Is("revoked_at", "=", None),), None)
+                self.tombstone(session, org) if row is None else ending(session, (Is("revoked_at", "=", None),), reason)
             )
             try:
                 if await self._backend.change(step, also=self._journal.within(event)) is not None:

@@ -186,7 +186,8 @@ class Rotation:
             id=id_ or self._entropy(16).hex(), environment=self._environment, org=org, subject=subject,
             guest=int(guest), granted=granted, generation=0, salt=salt, previous_salt=b"", rotated_at=0, confirmed=0,
             late=0, binding=None, subject_epoch=epochs[0].epoch, org_epoch=epochs[1].epoch,
-            everyone_epoch=epochs[2].epoch, created_at=now, idle_ends=now + (policy.guest_idle if guest else policy.idle),
+            everyone_epoch=epochs[2].epoch, created_at=now,
+            idle_ends=now + (policy.guest_idle if guest else policy.idle),
             absolute_ends=now + (policy.guest_absolute if guest else policy.absolute),
             revoked_at=None, revoked_for=None,
         )  # fmt: skip
@@ -203,6 +204,7 @@ class Rotation:
             if reason is not None or kept.row.environment != self._environment:
                 error = InvalidSession(reason)
                 error.about = f"session:{kept.row.id}"
+                error.superseded = kept.row.revoked_for == Reason.SESSION_UPGRADED.value
                 raise error
             return kept, kept.row, True
         if guest is None:
@@ -312,6 +314,7 @@ class Rotation:
             reason = over(row, self._state.now()) or passed(row.id, *epochs, began(row)) or reason
         error = InvalidSession(reason)
         error.about = f"session:{family.id}"
+        error.superseded = row is not None and row.revoked_for == Reason.SESSION_UPGRADED.value
         return error
 
     @staticmethod

@@ -200,8 +200,9 @@ class Sessions:
         await self._finish(self._changes.revoke(session_id, org))
 
     async def end(self, session_id: str, org: str) -> None:
-        """As `revoke`, of what a code began that two have: nobody of them has to be its owner."""
-        await self._changes.revoke(session_id, org)
+        """As `revoke`, of a session that another one took the place of, or that a code began which two have."""
+        self._wake()
+        await self._finish(self._changes.revoke(session_id, org, Reason.SESSION_UPGRADED))
 
     async def revoke_subject(self, *, org: str, subject: str, except_session: str | None = None) -> int:
         """End all sessions of a subject, guests' and what is not stored included; how many stored ones that were.

@@ -239,6 +239,10 @@ class Signin:
             return Update(BUDGETS, new.id, (Is("day", "=", new.day), room), (("sent", Add(1)), *times))
         return Update(BUDGETS, new.id, (Is("day", "=", seen.day),), (("day", new.day), ("sent", 1), *times))
 
+    def undelivered(self, org: str) -> None:
+        """Tell that the application could not send a code."""
+        self._note("code.undelivered", org, outcome=Reason.CALLBACK_FAILED)
+
     # --- exchange codes ---
 
     async def authorize(self, identity: Identity, *, code_challenge: str | None = None) -> str:

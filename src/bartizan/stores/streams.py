@@ -1,7 +1,7 @@
 """The watch over one open stream, for an event loop: it asks while the stream is open whether it may stay so."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from contextlib import suppress
 from contextvars import Context
 from random import uniform
@@ -111,13 +111,22 @@ class Stream:
 class Passing:
     """One admitted request over ASGI: counts its body, and watches its response once that is a stream.
 
+    With `begin` the head waits for the body, and is what `begin` makes of it.
     `limit` is in bytes; `ask` raises once the caller's credential has ended, and is None where there is no caller.
     """
 
-    __slots__ = ("_ask", "_begun", "_every", "_left", "_receive", "_send", "_whole", "status", "stream")
+    __slots__ = (
+        "_ask", "_begin", "_begun", "_every", "_held", "_left", "_receive", "_send", "_whole", "status", "stream",
+    )  # fmt: skip
 
-    def __init__(
-        self, receive: Receive, send: Send, limit: int, ask: Callable[[], Awaitable[None]] | None, every: float
+    def __init__(  # noqa: PLR0917 - one is made for every request
+        self,
+        receive: Receive,
+        send: Send,
+        limit: int,
+        ask: Callable[[], Awaitable[None]] | None,
+        every: float,
+        begin: Callable[[Any], Awaitable[Any]] | None = None,
     ) -> None:
         self._receive = receive
         self._send = send
@@ -125,6 +134,8 @@ class Passing:
         self._ask = ask
         self._every = every
         self._begun = monotonic()
+        self._begin = begin  # what the head becomes when it is about to leave
+        self._held: Message | None = None  # the head, until then
         self._whole = False  # whether the request's body has been read to its end
         self.status: int = 0
         self.stream: Stream | None = None
@@ -148,6 +159,12 @@ class Passing:
         stream, kind = self.stream, message["type"]
         if stream is not None and stream.over:
             raise OSError(ENDED)
+        if self._begin is not None:
+            if kind == "http.response.start":
+                self._held = message
+                return _NOTHING
+            if self._held is not None:
+                return self._first(message, self._begin)
         if kind == "http.response.start":
             if self._left < 0:
                 raise TooLarge  # the application made an answer of its own of it
@@ -164,6 +181,11 @@ class Passing:
             elif stream is not None and not message.get("more_body"):
                 stream.stop()  # a response ends with its last message, not with its background tasks
         return self._send(message)
+
+    async def _first(self, message: Message, begin: Callable[[Any], Awaitable[Any]]) -> None:
+        head, self._begin, self._held = self._held or {}, None, None
+        await self.send({**head, "headers": await begin(head.get("headers", ()))})
+        await self.send(message)
 
     async def _late(self, message: Message, ask: Callable[[], Awaitable[None]]) -> None:
         # The application took its time: what it sends now was made after the caller was last asked for.
@@ -183,6 +205,16 @@ class Passing:
         if self.stream is None:
             self.stream = Stream(ask, self._every)
         return self.stream
+
+
+class _Nothing:
+    """What there is to await where nothing is sent yet."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()
+
+
+_NOTHING = _Nothing()
 
 
 def _taken(task: "asyncio.Future[Any]") -> None:

@@ -1,0 +1,121 @@
+"""Consumers at the gate by our cookies, which browsers send by themselves: who they are, and what the answer gets.
+
+Where the access cookie is over, the gate only looks at the refresh cookie. It is used up when the head of the answer
+leaves, so that a page which fails uses up nothing, and an answer that signs somebody in or out is left alone.
+"""
+
+import json
+from re import compile as pattern
+from typing import Protocol
+
+from bartizan.core.cookies import ACCESS, REFRESH
+from bartizan.core.encoding import loose_base64url
+from bartizan.core.passage import Edits, HeaderPairs
+from bartizan.core.principal import ConsumerPrincipal
+from bartizan.core.request import Request
+from bartizan.credentials.tokens import CLAIMS
+from bartizan.errors import InvalidSession, InvalidToken, Reason, Rejected, Unavailable
+from bartizan.sessions.sessions import Sessions
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
+OURS = tuple(f"{name}=".encode() for name in (ACCESS, REFRESH))
+CACHING = frozenset({b"cache-control", b"expires", b"cdn-cache-control", b"surrogate-control", b"pragma"})
+NO_STORE: HeaderPairs = [(b"cache-control", b"no-store")]
+KEPT_ELSEWHERE = frozenset({b"cache-control", b"expires", b"cdn-cache-control", b"surrogate-control"})
+_ACCESS = pattern(rb"(?:^|;)[ \t]*__Host-access=([^;]*)")
+_REFRESH = pattern(rb"(?:^|;)[ \t]*__Host-refresh=([^;]*)")
+
+
+class Origins(Protocol):
+    """What says whether a page of ours sent a request."""
+
+    def judge(self, origin: bytes | None, site: bytes | None, *, websocket: bool = False) -> None:
+        """Return, or raise `CrossOrigin`."""
+
+
+class CookieConsumers:
+    """Our cookies as a credential of kind `consumer`, for pages of some origins."""
+
+    kind = "consumer"
+
+    def __init__(self, sessions: Sessions, origins: Origins) -> None:
+        self._sessions = sessions
+        self._origins = origins
+        self.head: Head = Head(sessions, None)
+
+    async def authenticate(self, cookie: bytes, request: Request, /) -> "tuple[ConsumerPrincipal, Head] | None":
+        """Whose cookies these are, and what their answer gets; None where they are none of ours."""
+        access, refresh = _ACCESS.search(cookie), _REFRESH.search(cookie)
+        token = b"" if access is None else access[1].strip()
+        if not token and refresh is None:
+            return None
+        expired: InvalidToken | None = None
+        if token:
+            try:
+                return await self._sessions.authenticate(token.decode("latin-1")), self.head
+            except InvalidToken as error:
+                if error.reason is not Reason.TOKEN_EXPIRED:
+                    raise
+                expired = error
+        if refresh is None or request.method == "WEBSOCKET":
+            raise expired or InvalidToken(Reason.TOKEN_EXPIRED)  # its cookie went with it
+        text = refresh[1].strip().decode("latin-1")
+        principal = await self._sessions.look(text)
+        if expired is not None and _session_of(token) != principal.session_id:
+            raise expired  # of two sessions at once, which of them is meant?
+        return principal, Head(self._sessions, text)
+
+    def check(self, request: Request, origin: bytes | None, site: bytes | None, /) -> None:
+        """Refuse what a page of another origin may have sent; what only reads may be linked to."""
+        websocket = request.method == "WEBSOCKET"
+        if websocket or request.method not in SAFE_METHODS:
+            self._origins.judge(origin, site, websocket=websocket)
+
+    @staticmethod
+    def dead(error: Rejected) -> bool:
+        """Whether the cookies are merely no credential any more."""
+        return isinstance(error, (InvalidSession, InvalidToken))
+
+
+class Head:
+    """What becomes of the head of one answer under a rule that our cookies can satisfy."""
+
+    __slots__ = ("_sessions", "_token", "pending")
+
+    def __init__(self, sessions: Sessions, token: str | None) -> None:
+        self._sessions = sessions
+        self._token = token
+        self.pending: bool = token is not None
+
+    def shaped(self, headers: HeaderPairs) -> Edits:
+        """What keeps an answer out of caches that others share."""
+        varies = named = ours = False
+        for name, value in headers:
+            if name == b"vary":
+                varies = varies or b"*" in value or b"cookie" in value.lower()
+            elif name in CACHING:
+                named = True
+            elif name == b"set-cookie" and value.startswith(OURS):
+                ours = True
+        vary: HeaderPairs = [] if varies else [(b"vary", b"Cookie")]
+        if ours:
+            return Edits(KEPT_ELSEWHERE, [*NO_STORE, *vary])
+        return Edits(frozenset(), vary if named else [(b"cache-control", b"private"), *vary])
+
+    async def begin(self, headers: HeaderPairs) -> Edits:
+        """As `shaped`, now that the head is about to leave: the session is renewed, unless the answer does that."""
+        token, self._token, self.pending = self._token, None, False
+        edits = self.shaped(headers)
+        if token is None or edits.drop:
+            return edits
+        try:
+            pair = await self._sessions.refresh(token)
+        except (Rejected, Unavailable):
+            return edits  # it has ended meanwhile, or the store fails: what was made for them is theirs all the same
+        return Edits(KEPT_ELSEWHERE, [*NO_STORE, *(each for each in edits.put if each[0] == b"vary")], pair.cookies)
+
+
+def _session_of(token: bytes) -> object:
+    """The session of an access token whose signature was verified."""
+    claims = json.loads(loose_base64url(token.split(b".")[1]))
+    return claims[CLAIMS.session]
