@@ -72,7 +72,7 @@ class Site:
             **{
                 "sessions": SessionPolicy(**policy),
                 "clock": self.clock,
-                "origins": [ORIGIN],
+                "origins": [ORIGIN] if transport == "cookie" else (),
                 "staleness": 0,
                 **arguments,
             }

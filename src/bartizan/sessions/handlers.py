@@ -257,9 +257,7 @@ class Handlers:
     async def _logout(self, _: Asked, sent: dict[str, Any]) -> Answered:
         everywhere = sent.pop(NAMES.everywhere, False)
         _read(sent)
-        me = _consumer()
-        if me is None and not self._cookies:
-            raise Unauthenticated(Reason.NO_CREDENTIAL)
+        me = _consumer() if self._cookies else _me()
         if me is not None and everywhere is True:
             await self._sessions.revoke_subject(org=me.org, subject=me.subject)
         if me is not None:
@@ -267,12 +265,12 @@ class Handlers:
         return Answered(None, status=204, cookies=cleared_cookies() if self._cookies else (), clears=True)
 
     async def _list(self, _: Asked, __: dict[str, Any]) -> Answered:
-        me = current_principal(ConsumerPrincipal)
+        me = _me()
         found = await self._sessions.list(org=me.org, subject=me.subject)
         return Answered({NAMES.sessions: [{**_shown(each), "current": each.id == me.session_id} for each in found]})
 
     async def _revoke(self, _: Asked, sent: dict[str, Any]) -> Answered:
-        me = current_principal(ConsumerPrincipal)
+        me = _me()
         if sent.pop(NAMES.others, False) is True:
             _read(sent)
             ended = await self._sessions.revoke_subject(org=me.org, subject=me.subject, except_session=me.session_id)
@@ -307,6 +305,13 @@ class Handlers:
     @staticmethod
     def _jar(asked: Asked) -> dict[str, str]:
         return cookies_in(asked.header(b"cookie", b"; "))
+
+
+def _me() -> ConsumerPrincipal:
+    me = _consumer()
+    if me is None:
+        raise Unauthenticated(Reason.NO_CREDENTIAL)
+    return me
 
 
 def _consumer() -> ConsumerPrincipal | None:
