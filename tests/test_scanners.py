@@ -148,7 +148,8 @@ def by_detect_secrets(top: Path) -> Counter[tuple[str, str]]:
         "-p",
         PLUGIN,
     ]
-    names = {plugin.__name__ for plugin in get_mapping_from_secret_type_to_class().values()} - {
+    plugins: dict[str, Any] = get_mapping_from_secret_type_to_class()
+    names = {plugin.__name__ for plugin in plugins.values()} - {
         "StripeDetector",
         "BartizanDetector",
     }
