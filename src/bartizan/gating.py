@@ -32,13 +32,16 @@ def gate_over(
         raise Misuse("environments is not empty")
     ours, doors = shared.side.authenticators(served), shared.side.doors(own)
     schemes = {kind: CHALLENGES[kind] for authenticator in ours for kind in authenticator.kinds}
-    table = compiled(rules, {**schemes, **{door.name: door.challenge for door in doors}}, shared.home)
+    table = compiled(
+        rules, {**schemes, **{door.name: door.challenge for door in doors}}, shared.home,
+        login=shared.return_paths is not None,
+    )  # fmt: skip
 
     def made(side: Side, twin: Callable[[], Gate] | None) -> Gate:
         return Gate(
             table, side.authenticators(served), side.doors(own), clock=shared.clock, journal=shared.journal,
             waits=side.waits, home=shared.home, on_decision=shared.on_decision, problems=problems, twin=twin,
-            rehearse=rehearse, every=shared.staleness, ambient=side.ambient(served),
+            rehearse=rehearse, every=shared.staleness, ambient=side.ambient(served), login=shared.return_paths,
         )  # fmt: skip
 
     def rehearse(callbacks: bool) -> Rehearsal:

@@ -9,6 +9,7 @@ from bartizan.access.role_stage import RoledMembers
 from bartizan.access.roles import Roles, RoleSet, checked_roles
 from bartizan.audit.journal import MutedJournal, OutboxJournal
 from bartizan.browser.csrf import OriginCheck
+from bartizan.browser.return_paths import ReturnPaths
 from bartizan.core.address import Clients, ForwardingHeader
 from bartizan.core.cache import Cache
 from bartizan.core.drive import run
@@ -272,6 +273,9 @@ class Shared:
         self._carrier: Carrier | None = None
         if ring is not None:
             self._carrier = Carrier(ring=ring, home=self.home, clock=self.clock, journal=self.journal)
+        self.return_paths: ReturnPaths | None = None
+        if ring is not None:
+            self.return_paths = ReturnPaths(ring=ring, environment=environment, clock=self.clock)
         self._purged: set[Table[Any]] = set()
         self.store: Store | None = None if url is None else opened(url, self.clock, workers)
         backend, blocking = (None, None) if self.store is None else (self.store.asynchronous, self.store.blocking)

@@ -13,7 +13,7 @@ from bartizan.core.once import Once
 from bartizan.core.passage import Decision, Rule
 from bartizan.core.principal import Environment, Principal
 from bartizan.core.request import Request
-from bartizan.core.ring import SecretRing
+from bartizan.core.ring import MAKE_ONE, SecretRing
 from bartizan.core.roots import SecretUse
 from bartizan.core.tables import Backend
 from bartizan.credentials.access_tokens import SESSIONS, SessionPolicy, planned
@@ -176,6 +176,16 @@ class Bartizan:
         what it raises is nobody's business, and ours is sent.
         """
         return gate_over(self._shared, rules, authenticators, environments, problems)
+
+    def return_path(self, request: object, *, default: str = "/") -> str:
+        """Where to go after signing in: what `Rule(login=…)` put into `next` for this browser, an hour ago at most.
+
+        It is a path of this site, whatever was sent. `request` is your framework's, an ASGI scope, or a WSGI
+        environment.
+        """
+        if self._shared.return_paths is None:
+            raise Misuse(f"return_path needs secrets=; {MAKE_ONE}")
+        return self._shared.return_paths.opened(request, default)
 
     def job(self, name: str, *, org: str | None = None, scopes: Collection[str] = ()) -> Job:
         """Work that no request asked for: within the block `current_principal()` is a `JobPrincipal`.

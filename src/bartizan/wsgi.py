@@ -149,7 +149,7 @@ class _Body:
             self._held = (status, headers, *(() if exc_info is None else (exc_info,)))
             return self._early
         if head is not None:
-            headers = edited(headers, lambda pairs: head.shaped(pairs).applied(pairs))
+            headers = edited(headers, head.shaped)
         self._status = int(status[:3])
         write = self._start(status, headers) if exc_info is None else self._start(status, headers, exc_info)
 

@@ -158,16 +158,18 @@ class Rule:
 
     `pattern` is `"GET|POST /orders/{id}/**"`, or several of them: methods are optional and upper case; a segment is
     literal, `*` or `{name}`; `**` or `{name:path}` stands last. `{org}` is compared with the caller's organization.
-    `body_limit` is in bytes. `unsafe_encoded_slash` lets `%2F` and `%5C` pass where this rule matches.
+    `body_limit` is in bytes. `login` is the path of a page for signing in: where a browser navigates to the rule's and
+    nobody is signed in, it is sent there. `unsafe_encoded_slash` lets `%2F` and `%5C` pass where this rule matches.
     """
 
-    __slots__ = ("body_limit", "options", "patterns", "requirement", "unsafe_encoded_slash")
+    __slots__ = ("body_limit", "login", "options", "patterns", "requirement", "unsafe_encoded_slash")
 
     def __init__(
         self,
         pattern: str | Sequence[str],
         requirement: Requirement,
         *options: Option,
+        login: str | None = None,
         body_limit: int = 1024 * 1024,
         unsafe_encoded_slash: bool = False,
     ) -> None:
@@ -179,6 +181,9 @@ class Rule:
         self.requirement: Requirement = _requirement(requirement)
         if requirement.conditional:
             raise Misuse("when() stands under & with a credential")
+        if login is not None and (login[:1] != "/" or login[1:2] == "/" or {"?", "#", "\\"} & set(login)):
+            raise Misuse("login is the path of a page of this application")
+        self.login: str | None = login
         self.options: tuple[Option, ...] = options
         self.body_limit: int = body_limit
         self.unsafe_encoded_slash: bool = unsafe_encoded_slash
@@ -251,6 +256,13 @@ class Ambient(Protocol):
 
     def dead(self, error: Rejected, /) -> bool:
         """Whether it is merely no credential any more."""
+
+
+class Login(Protocol):
+    """Where a browser is sent that has to sign in first."""
+
+    def redirect(self, login: str, request: Request, /) -> HeaderPairs:
+        """The headers of a 303 to the page `login`."""
 
 
 class Admit(Unit):

@@ -32,6 +32,7 @@ class Purpose(StrEnum):
     PENDING = "pending"
     EXCHANGE = "exchange"
     COOKIE_BIND = "cookie-bind"
+    RETURN_PATH = "return-path"
 
 
 class Begun:

@@ -3,10 +3,11 @@
 from bartizan.core.passage import Ambient, Head
 from bartizan.core.principal import Principal
 from bartizan.core.request import Request
-from bartizan.errors import InvalidRequest, Reason, Rejected
+from bartizan.errors import BartizanError, InvalidRequest, Reason, Rejected
 from bartizan.gate.presented import AUTHORIZATION, COOKIE, ORIGIN, SEC_FETCH_SITE, Slots
 from bartizan.gate.rules import Plan
 
+_PAGE = "text/html"
 COMPANIONS = frozenset({"publishable"})  # what may come beside a session
 
 
@@ -37,3 +38,11 @@ async def by_cookie(ambient: Ambient, plan: Plan, held: dict[str, Principal], re
     ambient.check(request, slots[ORIGIN], slots[SEC_FETCH_SITE])
     held.setdefault(ambient.kind, caller)
     return head
+
+
+def navigates(error: BartizanError, request: Request) -> bool:
+    """Whether a person is at a browser's address bar or followed a link, and would get in by signing in."""
+    if error.status != 401 or request.method != "GET" or request.header("authorization") is not None:
+        return False
+    mode = request.header("sec-fetch-mode")
+    return mode == "navigate" if mode is not None else _PAGE in (request.header("accept") or "")

@@ -8,7 +8,19 @@ from typing import Final
 
 from bartizan.core.drive import Blocking, blocking, settle
 from bartizan.core.events import AuditEvent, Journal
-from bartizan.core.passage import Admit, Ambient, Authenticator, Condition, Decision, Head, HeaderPairs, Refuse, Rule
+from bartizan.core.passage import (
+    Admit,
+    Ambient,
+    Authenticator,
+    Condition,
+    Decision,
+    Edits,
+    Head,
+    HeaderPairs,
+    Login,
+    Refuse,
+    Rule,
+)
 from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import NOBODY, PERSONAL, Noted, Presence, Principal, current_unit
 from bartizan.core.request import Request
@@ -23,7 +35,7 @@ from bartizan.errors import (
     TooLarge,
     Unavailable,
 )
-from bartizan.gate.cookies import by_cookie
+from bartizan.gate.cookies import by_cookie, navigates
 from bartizan.gate.doors import Door
 from bartizan.gate.explanation import Explains, Explanation, request_for
 from bartizan.gate.patterns import METHODS, Pattern, Table, params_of, segments_of
@@ -60,8 +72,10 @@ class Gate:
         rehearse: Callable[[bool], Explains] | None = None,
         every: float = 5,
         ambient: Ambient | None = None,
+        login: Login | None = None,
     ) -> None:
         self._ambient = ambient
+        self._login = login
         self._table = table
         self._match = table.match
         self._reader = Reader(authenticators, doors)
@@ -152,9 +166,9 @@ class Gate:
         for hook in ends or ():
             await hook(status)
 
-    async def begin(self, head: Head, headers: HeaderPairs) -> HeaderPairs:
-        """The head of an admitted request's answer as it leaves."""
-        return (await head.begin(headers)).applied(headers)
+    async def begin(self, head: Head, headers: HeaderPairs) -> Edits:
+        """What becomes of the head of an admitted request's answer, now that it leaves."""
+        return await head.begin(headers)
 
     async def recheck(self, admit: Admit) -> None:
         """Return while every credential that let this request in still lives; raise once one has ended."""
@@ -183,6 +197,9 @@ class Gate:
             plan = self._plan(request, segments_of(request.path))
         except Rejected:
             plan = None
+        unit = current_unit.get()
+        if isinstance(unit, Admit):
+            unit.head = None  # nothing is renewed by it
         return self._refused(error, plan, {p.kind: p for p in current_unit.get().callers}, request)
 
     async def explain(
@@ -294,7 +311,11 @@ class Gate:
 
     def _refused(self, error: BartizanError, plan: Plan | None, held: dict[str, Principal], request: Request) -> Refuse:
         event = self._told("request.refused", error, plan, held)
+        if plan is not None and plan.rule.login is not None and self._login is not None and navigates(error, request):
+            return Refuse(error, 303, self._login.redirect(plan.rule.login, request), b"")
         extra = [] if plan is None or error.headers else plan.challenged(error)
+        if plan is not None and plan.cookies and self._ambient is not None:
+            extra = [*extra, (b"vary", b"Cookie")]
         return refusal(error, event, extra, None if self._problems is None else _asked(self._problems, error, request))
 
     def _would_refuse(self, error: BartizanError, plan: Plan, held: dict[str, Principal], request: Request) -> Admit:

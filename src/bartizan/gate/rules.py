@@ -6,7 +6,7 @@ from typing import Literal
 from bartizan.core.passage import Admit, Condition, HeaderPairs, Requirement, Rule
 from bartizan.core.principal import Noted
 from bartizan.errors import BartizanError, Misuse, Reason
-from bartizan.gate.patterns import Pattern, Table
+from bartizan.gate.patterns import Pattern, Table, segments_of
 
 _CHALLENGE = b"www-authenticate"
 _BEARER = b"Bearer"
@@ -66,8 +66,11 @@ class Plan:
         return self._faults[_INVALID_REQUEST] if error.reason in _CREDENTIALS_AT_FAULT else []
 
 
-def compiled(rules: Sequence[Rule], schemes: dict[str, bytes], home: Noted) -> Table:
-    """The table of these rules; `schemes` gives for each kind that has an authenticator its challenge."""
+def compiled(rules: Sequence[Rule], schemes: dict[str, bytes], home: Noted, *, login: bool = True) -> Table:
+    """The table of these rules; `schemes` gives for each kind that has an authenticator its challenge.
+
+    `login` is whether there are secrets for the redirects to a page for signing in.
+    """
     rules = list(rules)
     if not rules:
         raise Misuse("a gate without rules refuses everything: name what may pass")
@@ -76,7 +79,20 @@ def compiled(rules: Sequence[Rule], schemes: dict[str, bytes], home: Noted) -> T
         _check(pattern, schemes)
         pattern.plan = Plan(pattern, schemes, home)
     _check_organizations(patterns)
-    return Table(patterns)
+    table = Table(patterns)
+    for rule in rules:
+        if rule.login is not None:
+            _check_login(table, rule.login, possible=login)
+    return table
+
+
+def _check_login(table: Table, path: str, *, possible: bool) -> None:
+    leaf = table.match(segments_of(path))
+    pattern = None if leaf is None else leaf.by_method.get("GET") or leaf.other
+    if pattern is None or frozenset() not in pattern.rule.requirement.ways:
+        raise Misuse(f"login={path!r}: no rule lets nobody in there, so a browser would be sent round in circles")
+    if not possible:
+        raise Misuse("login= needs secrets=")
 
 
 def _check(pattern: Pattern, schemes: dict[str, bytes]) -> None:

@@ -21,7 +21,7 @@ from bartizan.errors import Misuse, Rejected, TooLarge, Unavailable
 from bartizan.gate.gate import BlockingGate, Gate
 from bartizan.integrations.coverage import coverage, tell
 from bartizan.integrations.django_caller import GateAuthentication, User
-from bartizan.integrations.django_request import request_of, size_of
+from bartizan.integrations.django_request import edit, pairs_of, request_of, size_of
 from bartizan.integrations.passages import async_steps, restored, steps
 from bartizan.integrations.routes import Route, of_django
 
@@ -83,6 +83,8 @@ class GateMiddleware:
                 return self.get_response(request)
             request.bartizan = verdict
             response = self.get_response(request)
+            if verdict.head is not None:
+                edit(response, self.gate.blocking.begin(verdict.head, pairs_of(response)))
             if not self._goes_on(verdict, request, response):
                 _left(self.gate.blocking, verdict, response)
             return response
@@ -102,6 +104,8 @@ class GateMiddleware:
             status, goes_on = 0, False
             try:
                 response = await self.get_response(request)
+                if verdict.head is not None:
+                    edit(response, await self.gate.begin(verdict.head, pairs_of(response)))
                 status, goes_on = response.status_code, self._goes_on(verdict, request, response)
                 return response
             finally:  # it is cancelled where the client goes away

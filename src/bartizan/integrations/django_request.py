@@ -3,6 +3,7 @@
 from re import compile as regex
 from typing import Any, Final
 
+from bartizan.core.passage import Edits, HeaderPairs
 from bartizan.core.request import EnvironHeaders, Request
 
 _ESCAPE = regex(r"%[0-9a-fA-F]{2}")
@@ -44,3 +45,20 @@ def size_of(request: Any) -> int:
     at, size = stream.tell(), stream.seek(0, 2)
     stream.seek(at)
     return int(size)
+
+
+def pairs_of(response: Any) -> HeaderPairs:
+    """The head of a response as it will leave."""
+    pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.items()]
+    return pairs + [(b"set-cookie", each.OutputString().encode("latin-1")) for each in response.cookies.values()]
+
+
+def edit(response: Any, edits: Edits) -> None:
+    """Make these edits of the head."""
+    for name in edits.drop:
+        response.headers.pop(name.decode(), None)
+    for name, value in edits.put:
+        before = response.headers.get(name.decode())
+        response.headers[name.decode()] = f"{before}, {value.decode()}" if before else value.decode()
+    for cookie in edits.cookies:
+        response.set_cookie(**cookie.args())

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from bartizan.core.passage import Edits, HeaderPairs
 from bartizan.errors import TooLarge
 
-Pairs = list[tuple[bytes, bytes]]
 
-
-def edited(headers: list[tuple[str, str]], edit: Callable[[Pairs], Pairs]) -> list[tuple[str, str]]:
-    """A head, as `edit` makes it of pairs of bytes."""
-    pairs = edit([(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers])
+def edited(headers: list[tuple[str, str]], edit: Callable[[HeaderPairs], Edits]) -> list[tuple[str, str]]:
+    """A head after the edits that `edit` gives of it."""
+    pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    pairs = edit(pairs).applied(pairs)
     return [(name.decode("latin-1").title(), value.decode("latin-1")) for name, value in pairs]
 
 

@@ -8,6 +8,7 @@ from random import uniform
 from time import monotonic
 from typing import Any, TypeVar
 
+from bartizan.core.passage import Edits, HeaderPairs
 from bartizan.errors import TooLarge, Unavailable
 
 T = TypeVar("T")
@@ -126,7 +127,7 @@ class Passing:
         limit: int,
         ask: Callable[[], Awaitable[None]] | None,
         every: float,
-        begin: Callable[[Any], Awaitable[Any]] | None = None,
+        begin: Callable[[HeaderPairs], Awaitable[Edits]] | None = None,
     ) -> None:
         self._receive = receive
         self._send = send
@@ -182,9 +183,10 @@ class Passing:
                 stream.stop()  # a response ends with its last message, not with its background tasks
         return self._send(message)
 
-    async def _first(self, message: Message, begin: Callable[[Any], Awaitable[Any]]) -> None:
+    async def _first(self, message: Message, begin: Callable[[HeaderPairs], Awaitable[Edits]]) -> None:
         head, self._begin, self._held = self._held or {}, None, None
-        await self.send({**head, "headers": await begin(head.get("headers", ()))})
+        pairs = [*head.get("headers", ())]
+        await self.send({**head, "headers": (await begin(pairs)).applied(pairs)})
         await self.send(message)
 
     async def _late(self, message: Message, ask: Callable[[], Awaitable[None]]) -> None:
