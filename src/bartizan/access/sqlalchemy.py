@@ -201,7 +201,10 @@ def announce(engine: Any, owner: Any = current_org) -> None:
     event.listen(engine, "begin", begin)
 
 
-class _Walled(Texts):
+_Texts: Any = Texts  # before a dialect's compiler, which is known when the engine is
+
+
+class _Walled(_Texts):  # type: ignore[misc]
     """A compiler that writes the wall into what it compiles."""
 
     wall: OrgWall
