@@ -3,7 +3,9 @@
 import asyncio
 from typing import Any
 
+import demo
 import pytest
+import shop
 from hypothesis import given, strategies as st
 from test_doors import HEADER, RULES as OWN_RULES, Basic, FromProxy
 
@@ -263,3 +265,29 @@ def test_a_store_that_fails_is_told() -> None:
     gate = security.gate([Rule("/a", allow.secret_key())])
     with pytest.raises(RuntimeError):
         explained(gate, "GET", "/a", {"Authorization": f"Bearer {PLACE.good.key}"})
+
+
+def test_it_agrees_with_every_row_of_the_demo() -> None:
+    clock = demo.Turned()
+    security = Bartizan("memory://", environment="live", secrets=[new_root()], clock=clock)
+    gate = security.gate(shop.RULES)
+    table = demo.rows(security)
+    reasons = set()
+    for row, ahead in table:
+        clock.ahead = ahead
+        method = "WEBSOCKET" if row.headers.get("Upgrade") == "websocket" else row.method
+        asked = method, row.target, list(row.headers.items())
+        told = explained(gate, *asked)
+        assert (told.admitted, told.status, told.reason) == answer_of(gate, *asked), row.what
+        if not told.admitted:  # else the application answers, which may refuse for reasons of its own
+            assert told.status == row.asgi, row.what
+        reasons.add(told.reason)
+    assert len(table) > 30
+    assert {
+        "admitted",
+        "key_revoked",
+        "key_rotated",
+        "malformed_target",
+        "wrong_organization",
+        "scope_missing",
+    } <= reasons
