@@ -24,6 +24,7 @@ import isolation_demo
 import session_demo
 import shop
 import shop_wsgi
+import signin_demo
 import token_demo
 import uvicorn
 import webhook_demo
@@ -262,6 +263,8 @@ def main() -> int:
     wrong += token_demo.main()
     print("\nsessions, refreshed, stolen and revoked")
     wrong += session_demo.main()
+    print("\nsigning in without a password, in a browser")
+    wrong += signin_demo.main()
     print("\nwho may do what, and never in another organization")
     wrong += isolation_demo.main()
     print("\nwebhooks, as their receiver answers")

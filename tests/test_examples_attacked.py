@@ -114,6 +114,46 @@ def of(what: str, strange: Mapping[str, Any], ask: Any) -> dict[str, Ask]:
     return {f"{what}: {who}": partial(ask, headers) for who, headers in strange.items()}
 
 
+# --- the site whose pages a server renders ---
+
+
+@contextmanager
+def site(module: ModuleType) -> Iterator[World]:
+    kit = Kit(origins=["https://shop.example"])
+    sessions = kit.security.blocking.sessions
+    asked: Any = wsgi if module.__name__ == "site_flask" else asgi
+    with kit.security.blocking:
+        app = module.behind_a_gate(kit.security, module.Shop())
+        ours, theirs = {"Origin": "https://shop.example"}, {"Origin": "https://evil.example"}
+
+        def cookie(pair: Any) -> dict[str, str]:
+            return {"Cookie": "; ".join(each.header().partition(";")[0] for each in pair.cookies)}
+
+        own = cookie(sessions.start(org="org_1", subject="anna"))
+        ended = sessions.start(org="org_1", subject="anna")
+        sessions.revoke(ended.session.id, org="org_1")
+        strange = {
+            "nobody": {},
+            "a guest": cookie(sessions.start(org="org_1", subject="guest_1", guest=True)),
+            "forged": {"Cookie": f"{own['Cookie'][:-6]}AAAAAA".replace("access=", "other=")},
+            "ended": cookie(ended),
+            "of another shop": cookie(Kit().security.blocking.sessions.start(org="org_1", subject="anna")),
+        }
+        yield World(
+            {
+                "account": lambda: asked(app, "/account", own),
+                "cart": lambda: asked(app, "/cart", {**own, **ours}, "POST"),
+            },
+            {
+                **of("account", strange, lambda headers: asked(app, "/account", headers)),
+                "cart, by another site": lambda: asked(app, "/cart", {**own, **theirs}, "POST"),
+                "sign-out, by another site": lambda: asked(app, "/auth/logout", {**own, **theirs}, "POST"),
+                "sign-in, by another site": lambda: asked(app, "/auth/guest", theirs, "POST"),
+                "sessions, by nobody": lambda: asked(app, "/auth/sessions"),
+            },
+        )
+
+
 # --- the shop for many organizations ---
 
 
@@ -353,6 +393,26 @@ EXAMPLES = [
         ),
     ),
     Example(
+        "site_starlette",
+        example("site_starlette"),
+        site,
+        (
+            Cut("    install(app, security.gate(RULES))\n", "500"),
+            Cut('    Rule("POST /cart", allow.consumer()),  # guests have one too\n', "401 403 404"),
+            Cut('    Rule("GET /account", allow.consumer(guests=False), login="/login"),\n', "401 403 404"),
+            Cut(
+                '    Rule("GET|POST /auth/**", allow.optional(allow.consumer())),  # the endpoints look after themselves\n',
+                "401 403 404",
+            ),
+        ),
+    ),
+    Example(
+        "site_flask",
+        example("site_flask"),
+        site,
+        (Cut("    install(app, security.gate(RULES))\n", "500"),),
+    ),
+    Example(
         "tenants",
         example("tenants"),
         tenants,
@@ -511,6 +571,7 @@ EXAMPLES = [
 
 # What has nothing of its own to protect, and why.
 OTHERS = {
+    "signin_demo": "it walks through the two sites of this list, as their owner and as a page of another origin",
     "demo": "it asks the shops of this list, and has no application of its own",
     "webhook_sender": "it signs, and serves nobody",
 }
