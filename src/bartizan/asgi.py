@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any
 
-from bartizan.core.passage import Admit, Head, Refuse
+from bartizan.core.passage import Admit, Refuse
 from bartizan.core.principal import current_unit
 from bartizan.core.request import Request
 from bartizan.errors import Misuse, Rejected, Unavailable
@@ -51,11 +51,9 @@ class GateMiddleware:
                 return
             scope["bartizan"] = admit
             ask = partial(self.gate.recheck, admit) if admit.callers else None
-            head, begin = admit.head, None
-            if head is not None:
-                begin = partial(self.gate.begin, head) if head.pending else None
-                send = send if head.pending else _shaping(send, head)
-            passing = Passing(receive, send, admit.rule.body_limit, ask, self.gate.every, begin)
+            head = admit.head
+            begin = partial(self.gate.begin, head) if head is not None and head.pending else None
+            passing = Passing(receive, send, admit.rule.body_limit, ask, self.gate.every, head, begin)
             try:
                 await self.app(scope, passing.receive, passing.send)
             except (Rejected, Unavailable) as error:
@@ -128,18 +126,6 @@ class GateMiddleware:
             await stream.end()
             if admit.ends is not None:
                 await self.gate.end(admit, 101 if answered else 0)
-
-
-def _shaping(send: Send, head: Head) -> Send:
-    """`send`, with what the head of the answer gets."""
-
-    def shaped(message: Message) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
-            pairs = [*message.get("headers", ())]
-            message = {**message, "headers": head.shaped(pairs).applied(pairs)}
-        return send(message)
-
-    return shaped
 
 
 def request_of(scope: Scope, method: str) -> Request:

@@ -84,9 +84,11 @@ async def application(
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-def asgi(app: Any, path: str, authorization: bytes, query: bytes = b"") -> Callable[[], list[Message]]:
+def asgi(
+    app: Any, path: str, authorization: bytes, query: bytes = b"", *, header: bytes = b"authorization"
+) -> Callable[[], list[Message]]:
     """A server for one connection: each call is a request, and gives what was sent."""
-    wire = [*WIRE, (b"authorization", authorization)]
+    wire = [*WIRE, (header, authorization)]
     raw = path.encode()
 
     def one() -> list[Message]:
@@ -450,6 +452,7 @@ def entries() -> dict[str, Entry]:
         ("webhooks", "webhook_entries"),
         ("leaks", "leak_entries"),
         ("access", "access_entries"),
+        ("cookies", "cookie_entries"),
     ):
         rows |= getattr(import_module(f"benchmarks.{module}"), table)()  # they take their units from here
     return rows

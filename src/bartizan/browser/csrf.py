@@ -12,6 +12,7 @@ from bartizan.errors import CrossOrigin, Misuse
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 HeaderSource = Mapping[str, str] | Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
+_LENGTHS = frozenset({len("origin"), len("sec-fetch-site")})  # of the names of two headers
 _LOCAL = {"localhost", "127.0.0.1", "[::1]"}
 _PORTS = {"https": 443, "http": 80}
 
@@ -33,16 +34,21 @@ class OriginCheck:
         """
         if method in SAFE_METHODS and not websocket:
             return
-        pairs = headers.items() if isinstance(headers, Mapping) else headers
-        found: dict[bytes, list[bytes]] = {b"origin": [], b"sec-fetch-site": []}
-        for name, value in pairs:
+        origin = site = None
+        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+            if len(name) not in _LENGTHS:
+                continue
             key = (name if isinstance(name, bytes) else name.encode("latin-1", "replace")).lower()
-            if key in found:
-                found[key].append(value if isinstance(value, bytes) else value.encode("latin-1", "replace"))
-        origins, sites = found[b"origin"], found[b"sec-fetch-site"]
-        if len(origins) > 1 or len(sites) > 1:
-            raise CrossOrigin
-        self.judge(origins[0] if origins else None, sites[0] if sites else None, websocket=websocket)
+            said = value if isinstance(value, bytes) else value.encode("latin-1", "replace")
+            if key == b"origin":
+                if origin is not None:
+                    raise CrossOrigin
+                origin = said
+            elif key == b"sec-fetch-site":
+                if site is not None:
+                    raise CrossOrigin
+                site = said
+        self.judge(origin, site, websocket=websocket)
 
     def judge(self, origin: bytes | None, site: bytes | None, *, websocket: bool = False) -> None:
         """As `verify`, of what the two headers say of a request that is not safe."""

@@ -218,6 +218,8 @@ class Edits(NamedTuple):
 
     def applied(self, headers: HeaderPairs) -> HeaderPairs:
         """The head as it leaves."""
+        if not self.drop and not self.cookies:
+            return [*headers, *self.put]
         cookies = [(b"set-cookie", cookie.header().encode("latin-1")) for cookie in self.cookies]
         kept = [pair for pair in headers if pair[0] not in self.drop] if self.drop else headers
         return [*kept, *self.put, *cookies]

@@ -5,7 +5,6 @@ leaves, so that a page which fails uses up nothing, and an answer that signs som
 """
 
 import json
-from re import compile as pattern
 from typing import Protocol
 
 from bartizan.core.cookies import ACCESS, REFRESH
@@ -18,12 +17,13 @@ from bartizan.errors import InvalidSession, InvalidToken, Reason, Rejected, Unav
 from bartizan.sessions.sessions import Sessions
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
-OURS = tuple(f"{name}=".encode() for name in (ACCESS, REFRESH))
+OURS = _ACCESS, _REFRESH = f"{ACCESS}=".encode(), f"{REFRESH}=".encode()
 CACHING = frozenset({b"cache-control", b"expires", b"cdn-cache-control", b"surrogate-control", b"pragma"})
 NO_STORE: HeaderPairs = [(b"cache-control", b"no-store")]
 KEPT_ELSEWHERE = frozenset({b"cache-control", b"expires", b"cdn-cache-control", b"surrogate-control"})
-_ACCESS = pattern(rb"(?:^|;)[ \t]*__Host-access=([^;]*)")
-_REFRESH = pattern(rb"(?:^|;)[ \t]*__Host-refresh=([^;]*)")
+PRIVATE: HeaderPairs = [(b"cache-control", b"private"), (b"vary", b"Cookie")]
+LOOKED_AT = CACHING | {b"vary", b"set-cookie"}
+_USUAL = Edits(frozenset(), PRIVATE)
 
 
 class Origins(Protocol):
@@ -45,10 +45,7 @@ class CookieConsumers:
 
     async def authenticate(self, cookie: bytes, request: Request, /) -> "tuple[ConsumerPrincipal, Head] | None":
         """Whose cookies these are, and what their answer gets; None where they are none of ours."""
-        access, refresh = _ACCESS.search(cookie), _REFRESH.search(cookie)
-        token = b"" if access is None else access[1].strip()
-        if not token and refresh is None:
-            return None
+        token = _value(cookie, _ACCESS)
         expired: InvalidToken | None = None
         if token:
             try:
@@ -57,9 +54,12 @@ class CookieConsumers:
                 if error.reason is not Reason.TOKEN_EXPIRED:
                     raise
                 expired = error
-        if refresh is None or request.method == "WEBSOCKET":
+        refresh = _value(cookie, _REFRESH)
+        if not token and not refresh:
+            return None
+        if not refresh or request.method == "WEBSOCKET":
             raise expired or InvalidToken(Reason.TOKEN_EXPIRED)  # its cookie went with it
-        text = refresh[1].strip().decode("latin-1")
+        text = refresh.decode("latin-1")
         principal = await self._sessions.look(text)
         if expired is not None and _session_of(token) != principal.session_id:
             raise expired  # of two sessions at once, which of them is meant?
@@ -90,6 +90,8 @@ class Head:
     def shaped(self, headers: HeaderPairs) -> Edits:
         """What keeps an answer out of caches that others share."""
         varies = named = ours = False
+        if LOOKED_AT.isdisjoint([pair[0] for pair in headers]):
+            return _USUAL
         for name, value in headers:
             if name == b"vary":
                 varies = varies or b"*" in value or b"cookie" in value.lower()
@@ -113,6 +115,17 @@ class Head:
         except (Rejected, Unavailable):
             return edits  # it has ended meanwhile, or the store fails: what was made for them is theirs all the same
         return Edits(KEPT_ELSEWHERE, [*NO_STORE, *(each for each in edits.put if each[0] == b"vary")], pair.cookies)
+
+
+def _value(cookie: bytes, name: bytes) -> bytes:
+    """The value of a cookie (RFC 6265 section 4.2.1), or nothing."""
+    at = cookie.find(name)
+    while at > 0 and cookie[at - 2 : at] != b"; " and cookie[:at].rstrip(b" \t")[-1:] not in b";":
+        at = cookie.find(name, at + 1)  # it ends another name
+    if at < 0:
+        return b""
+    end = cookie.find(b";", at)
+    return cookie[at + len(name) : end if end >= 0 else None].strip(b" \t")
 
 
 def _session_of(token: bytes) -> object:

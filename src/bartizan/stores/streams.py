@@ -8,7 +8,7 @@ from random import uniform
 from time import monotonic
 from typing import Any, TypeVar
 
-from bartizan.core.passage import Edits, HeaderPairs
+from bartizan.core.passage import Edits, Head, HeaderPairs
 from bartizan.errors import TooLarge, Unavailable
 
 T = TypeVar("T")
@@ -112,12 +112,13 @@ class Stream:
 class Passing:
     """One admitted request over ASGI: counts its body, and watches its response once that is a stream.
 
-    With `begin` the head waits for the body, and is what `begin` makes of it.
+    The head is what `head` makes of it; with `begin` it waits for the body, and is what that makes of it.
     `limit` is in bytes; `ask` raises once the caller's credential has ended, and is None where there is no caller.
     """
 
     __slots__ = (
-        "_ask", "_begin", "_begun", "_every", "_held", "_left", "_receive", "_send", "_whole", "status", "stream",
+        "_ask", "_begin", "_begun", "_every", "_head", "_held", "_left", "_receive", "_send", "_whole", "status",
+        "stream",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 - one is made for every request
@@ -127,6 +128,7 @@ class Passing:
         limit: int,
         ask: Callable[[], Awaitable[None]] | None,
         every: float,
+        head: Head | None = None,
         begin: Callable[[HeaderPairs], Awaitable[Edits]] | None = None,
     ) -> None:
         self._receive = receive
@@ -135,6 +137,7 @@ class Passing:
         self._ask = ask
         self._every = every
         self._begun = monotonic()
+        self._head = head
         self._begin = begin  # what the head becomes when it is about to leave
         self._held: Message | None = None  # the head, until then
         self._whole = False  # whether the request's body has been read to its end
@@ -169,6 +172,9 @@ class Passing:
         if kind == "http.response.start":
             if self._left < 0:
                 raise TooLarge  # the application made an answer of its own of it
+            if self._head is not None:
+                pairs = [*message.get("headers", ())]
+                message = {**message, "headers": self._head.shaped(pairs).applied(pairs)}
             if self._ask is not None and monotonic() - self._begun >= AGE:
                 return self._late(message, self._ask)
             self.status = message["status"]
@@ -184,7 +190,7 @@ class Passing:
         return self._send(message)
 
     async def _first(self, message: Message, begin: Callable[[HeaderPairs], Awaitable[Edits]]) -> None:
-        head, self._begin, self._held = self._held or {}, None, None
+        head, self._begin, self._head, self._held = self._held or {}, None, None, None
         pairs = [*head.get("headers", ())]
         await self.send({**head, "headers": (await begin(pairs)).applied(pairs)})
         await self.send(message)
