@@ -6,12 +6,19 @@ from typing import Any
 import pytest
 from cancelling import ended
 from cookie_places import ORG, ORIGIN, Browser, Site
+from django.core.handlers.asgi import ASGIHandler  # type: ignore[import-untyped]
+from django.core.handlers.wsgi import WSGIHandler  # type: ignore[import-untyped]
+from django.http import HttpResponse  # type: ignore[import-untyped]
+from django.urls import path  # type: ignore[import-untyped]
+from frameworks import django_site
+from servers import ask, serving, wsgi_serving
 
-from bartizan import Misuse, Rule, allow
+from bartizan import ConsumerPrincipal, Misuse, Rule, allow, current_principal
 from bartizan.core.cookies import ACCESS, REFRESH
 from bartizan.errors import Forbidden, NotFound, Unavailable
 from bartizan.testing import Kit
 
+HANDLERS: dict[str, tuple[Any, Any]] = {"wsgi": (WSGIHandler, wsgi_serving), "asgi": (ASGIHandler, serving)}
 LIFE = 400  # longer than an access token
 both = pytest.mark.parametrize("adapter", ["asgi", "wsgi"])
 
@@ -464,3 +471,78 @@ def test_what_cookies_need() -> None:
 
     with pytest.raises(Misuse, match="origins"):
         session_app(Kit().security, deliver=lambda _, __: None, resolve=lambda _: "", transport="cookie")
+
+
+def test_a_renewing_request_costs_one_read_and_one_change_more() -> None:
+    site = Site("wsgi", staleness=5)
+    anna = Browser(site)
+    anna.sign_in()
+    anna.get("/me")
+    site.clock.advance(6)
+    counted: list[str] = []
+    for part in ("_rotation", "_state", "_changes"):
+        owner: Any = getattr(site.kit.security._shared.blocking_side.sessions, part)
+        owner._backend = _Counted(owner._backend, counted)
+    live = _cost(anna, counted)
+    site.clock.advance(LIFE)
+    renewing = _cost(anna, counted)
+    assert live == {"read": 1}
+    assert renewing == {"get": 1, "read": 1, "change": 1}
+
+
+class _Counted:
+    def __init__(self, real: Any, counted: list[str]) -> None:
+        self.real, self.counted = real, counted
+
+    def __getattr__(self, name: str) -> Any:
+        self.counted.append(name)
+        return getattr(self.real, name)
+
+
+def _cost(browser: Browser, counted: list[str]) -> dict[str, int]:
+    counted.clear()
+    assert browser.get("/me").status == 200
+    return {name: counted.count(name) for name in counted}
+
+
+# --- Django, which makes its answers itself ---
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+def test_cookies_under_django(kind: str) -> None:
+    site = Site("wsgi")
+
+    def page(_: Any) -> Any:
+        return HttpResponse(current_principal(ConsumerPrincipal).subject)
+
+    def out(_: Any) -> Any:
+        response = HttpResponse("bye")
+        for cookie in site.kit.security.sessions.cleared_cookies():
+            response.set_cookie(**cookie.args())
+        return response
+
+    def refuses(_: Any) -> Any:
+        raise NotFound
+
+    handler, serve = HANDLERS[kind]
+    rules = [Rule("GET|POST /app/{what}", allow.consumer())]
+    urls = [path("app/page", page), path("app/out", out), path("app/refuses", refuses)]
+    pair = site.blocking.start(org=ORG, subject="cons_1")
+    live = ("Cookie", "; ".join(cookie.header().partition(";")[0] for cookie in pair.cookies))
+    with django_site(urls, site.kit.security.gate(rules)), serve(handler()) as port:
+        answer = ask(port, "/app/page", live)
+        assert answer.status == 200
+        assert b"cons_1" in answer.body
+        assert (answer.headers["cache-control"], answer.headers["vary"]) == ("private", "Cookie")
+        assert "set-cookie" not in answer.headers
+        assert ask(port, "/app/page", live, ("Origin", "https://evil.example"), method="POST").status == 403
+        site.clock.advance(LIFE)
+        for target in ("/app/refuses", "/app/out"):
+            answer = ask(port, target, live)
+            assert site.row(pair.session.id).generation == 0
+            assert pair.refresh_token not in answer.headers.get("set-cookie", "")
+        answer = ask(port, "/app/page", live)
+        assert b"cons_1" in answer.body
+        assert answer.headers["set-cookie"].count("__Host-") == 2
+        assert answer.headers["cache-control"] == "no-store"
+        assert site.row(pair.session.id).generation == 1

@@ -172,3 +172,11 @@ def test_login_leads_where_nobody_needs_to_be_somebody() -> None:
     bare: Any = Bartizan(environment="test")
     with pytest.raises(Misuse):
         bare.return_path({"QUERY_STRING": ""})
+
+
+@pytest.mark.parametrize("held", ["x" * 5000, "x", "", "\x01" * 22, "\u00e4" * 22, '"' * 22, "a b" * 8])
+def test_a_browser_secret_that_is_none_of_ours_is_replaced(browser: Browser, held: str) -> None:
+    reply = browser.site.ask("GET", "/account/orders", [NAVIGATION, ("Cookie", f"{PRE}={held}")])
+    assert reply.status == 303
+    assert len(reply.cookies[PRE]) == 22
+    assert reply.cookies[PRE] != held

@@ -550,3 +550,33 @@ def test_no_gate_no_service() -> None:
     environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/guest", "wsgi.url_scheme": "https"}
     with pytest.raises(Misuse):
         site._wsgi_auth({**environ, "wsgi.input": io.BytesIO(), "CONTENT_LENGTH": ""}, lambda *_: None)
+
+
+def test_codes_that_nobody_can_carry_off_are_dropped_and_told(client: Client) -> None:
+    """A mailer that hangs holds no more than so many of them, and no request."""
+    import threading
+
+    from bartizan.stores.waits import Afterwards
+
+    held = threading.Event()
+    security = client.site.kit.security
+    security._shared.deliveries = Afterwards(6)
+    common: Any = {"deliver": lambda _, __: held.wait(30), "resolve": lambda _: "cons_1", "org": ORG}
+    client.site._auth, client.site._wsgi_auth = session_app(security, **common), session_wsgi(security, **common)
+    for n in range(20):
+        assert client.post("/auth/otp/request", address=f"a{n}@shop.example").status == 200
+    held.set()
+    security._shared.deliveries.close()
+    assert client.site.events("code.undelivered") == 14
+
+
+def test_what_holds_a_secret_is_not_pickled(client: Client) -> None:
+    import pickle
+
+    pending = client.site.kit.security.blocking.signin.request_code(org=ORG, address=ANNA)
+    pair = client.site.blocking.start(org=ORG, subject="cons_1")
+    for value in (pending, pair, *pair.cookies):
+        with pytest.raises(Misuse):
+            pickle.dumps(value)
+        assert str(pending.code) not in repr(value)
+        assert pair.access_token not in repr(value)

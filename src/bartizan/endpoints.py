@@ -132,12 +132,13 @@ def _handlers(  # noqa: PLR0917 - as both take them
         except (Misuse, Unavailable):
             signin.undelivered(whose)
 
+    def handed_on(pending: PendingCode, whose: str) -> None:
+        if not shared.deliveries.later(partial(sent, pending, whose), suspends=_suspends(deliver)):
+            signin.undelivered(whose)
+
     return Handlers(
         sessions=side.sessions, signin=signin, waits=side.waits, clock=shared.clock, origins=shared.origins,
-        deliver=lambda pending, whose: shared.deliveries.later(
-            partial(sent, pending, whose), suspends=_suspends(deliver)
-        ),
-        resolve=resolve, transport=transport, org=org,
+        deliver=handed_on, resolve=resolve, transport=transport, org=org,
     )  # fmt: skip
 
 

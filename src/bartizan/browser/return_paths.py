@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, quote
 
-from bartizan.core.cookies import PRE, Cookie, cookies_in
-from bartizan.core.encoding import base64url
+from bartizan.core.cookies import PRE, Cookie, browser_secret, cookies_in
 from bartizan.core.passage import HeaderPairs
 from bartizan.core.ports import Clock, Entropy, fresh
 from bartizan.core.principal import Environment
@@ -40,7 +39,7 @@ class ReturnPaths:
             path += "?" + quote(request.query, safe=_IN_A_QUERY)
         target, headers = request.mount + login, [(b"cache-control", b"no-store"), (b"vary", b"Cookie")]
         if len(path) <= LONGEST and _is_local(path):
-            secret = cookies_in(request.header("cookie") or "").get(PRE) or base64url(self._entropy(16))
+            secret = browser_secret(cookies_in(request.header("cookie") or ""), self._entropy)
             text = self._stamp.make(path.encode(), now=self._clock.seconds(), seconds=LIFE, bind=secret.encode())
             target += f"?{NEXT}={text}"
             headers.append((b"set-cookie", Cookie(PRE, secret, LIFE).header().encode("latin-1")))

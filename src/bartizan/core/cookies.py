@@ -1,7 +1,11 @@
 """The cookies that we set: their names, and each as a framework or a header takes it (RFC 6265bis)."""
 
-from typing import Final, Literal, TypedDict
+from collections.abc import Mapping
+from re import ASCII, compile as pattern
+from typing import Any, Final, Literal, NoReturn, TypedDict
 
+from bartizan.core.encoding import base64url
+from bartizan.core.ports import Entropy
 from bartizan.errors import Misuse
 
 ACCESS: Final = "__Host-access"
@@ -9,6 +13,7 @@ REFRESH: Final = "__Host-refresh"
 PRE: Final = "__Host-pre"  # what tells one browser from another before anybody has signed in
 DEVICE: Final = "__Host-device"  # that somebody signed in here before; it outlives a sign-out
 LONGEST = 4096  # characters of name and value, which browsers keep
+_SECRET = pattern(r"[A-Za-z0-9_-]{22}", ASCII)
 
 
 class CookieArgs(TypedDict):
@@ -49,6 +54,9 @@ class Cookie:
     def __repr__(self) -> str:
         return f"<Cookie {self.name}>"
 
+    def __reduce_ex__(self, _: Any) -> NoReturn:
+        raise Misuse("a cookie is not copied or pickled: a token is in it")
+
 
 def cookies_in(header: str) -> dict[str, str]:
     """Names and values of a `Cookie` header, or of several that were joined with `; `; the first of a name counts."""
@@ -58,3 +66,9 @@ def cookies_in(header: str) -> dict[str, str]:
         if equals:
             found.setdefault(name.strip(" \t"), value.strip(" \t"))
     return found
+
+
+def browser_secret(jar: Mapping[str, str], entropy: Entropy) -> str:
+    """What tells this browser from others: what it has under `PRE`, if that is of ours, or a new one."""
+    held = jar.get(PRE, "")
+    return held if _SECRET.fullmatch(held) else base64url(entropy(16))

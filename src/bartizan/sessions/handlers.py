@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from bartizan.core.cookies import DEVICE, PRE, REFRESH, Cookie, cookies_in
+from bartizan.core.cookies import DEVICE, PRE, REFRESH, Cookie, browser_secret, cookies_in
 from bartizan.core.drive import settle
-from bartizan.core.encoding import base64url, parsed
+from bartizan.core.encoding import parsed
 from bartizan.core.ports import Clock, Entropy, Waits, fresh
 from bartizan.core.principal import ConsumerPrincipal, PublishablePrincipal, SecretPrincipal, current_principal
 from bartizan.core.request import Pairs
@@ -180,7 +180,7 @@ class Handlers:
         org, browser, cookies = self._whose(), "", []
         if self._cookies:
             jar = self._jar(asked)
-            browser, device = jar.get(PRE) or base64url(self._entropy(16)), jar.get(DEVICE)
+            browser, device = browser_secret(jar, self._entropy), jar.get(DEVICE)
             cookies = [Cookie(PRE, browser, PRE_LIFE)]
         pending = await self._signin.request_code(
             org=org, address=address, browser=browser, pending_id=before, device=device

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Coroutine
 from hmac import compare_digest
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from bartizan.core.encoding import joined
 from bartizan.core.events import AuditEvent, Journal, current_actor, entered
@@ -63,6 +63,9 @@ class PendingCode:
 
     def __repr__(self) -> str:
         return "<PendingCode>"
+
+    def __reduce_ex__(self, _: Any) -> NoReturn:
+        raise Misuse("a code is not copied or pickled: put its address and code into the message")
 
 
 class Signin:

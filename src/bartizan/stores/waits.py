@@ -160,34 +160,47 @@ class Threads:
 class Afterwards:
     """What nobody waits for: a coroutine function is a task of the loop that runs, any other runs in a thread.
 
-    Each runs in an empty context, and raises nothing.
+    Each runs in an empty context, and raises nothing. `most` of them may wait at once.
     """
 
-    __slots__ = ("_lock", "_pid", "_pool", "_tasks")
+    __slots__ = ("_lock", "_most", "_pid", "_pool", "_tasks", "_waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 10_000) -> None:
+        self._most = most
         self._begin()
 
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._lock = Lock()
+        self._waiting = 0
         self._pool: ThreadPoolExecutor | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def later(self, work: Callable[[], Coroutine[Any, Any, None]], *, suspends: bool) -> None:
-        """Begin `work` soon; `suspends` is whether it may wait for a loop."""
+    def later(self, work: Callable[[], Coroutine[Any, Any, None]], *, suspends: bool) -> bool:
+        """Begin `work` soon, unless too many wait; `suspends` is whether it may wait for a loop."""
         if self._pid != os.getpid():
             self._begin()
+        if self._waiting + len(self._tasks) >= self._most:
+            return False
         if suspends:
             alone = Context()
             task = asyncio.get_running_loop().create_task(alone.run(work), context=alone)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            return
+            return True
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(THREADS, "bartizan-delivery")
-            self._pool.submit(Context().run, lambda: run(work()))
+            self._waiting += 1
+            self._pool.submit(Context().run, self._done, work)
+        return True
+
+    def _done(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            run(work())
+        finally:
+            with self._lock:
+                self._waiting -= 1
 
     def close(self) -> None:
         """Return when what runs in threads has ended."""
