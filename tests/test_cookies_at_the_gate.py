@@ -546,3 +546,42 @@ def test_cookies_under_django(kind: str) -> None:
         assert answer.headers["set-cookie"].count("__Host-") == 2
         assert answer.headers["cache-control"] == "no-store"
         assert site.row(pair.session.id).generation == 1
+
+
+# --- for developers ---
+
+
+def test_an_explanation_reads_cookies_and_writes_nothing() -> None:
+    site = Site("asgi")
+    anna = Browser(site)
+    anna.sign_in()
+    site.clock.advance(LIFE)
+    before, events = site.rows(), len(site.kit.events)
+    cookies = anna.cookies()
+
+    def said(method: str, *headers: tuple[str, str]) -> Any:
+        return asyncio.run(site.gate.explain(method, "/me", [*cookies, *headers]))
+
+    assert said("GET").admitted is True
+    assert (said("POST").reason, said("POST", ("Origin", ORIGIN)).admitted) == ("origin_not_allowed", True)
+    assert anna.jar[REFRESH][0] not in str(said("GET"))
+    assert (site.rows(), len(site.kit.events)) == (before, events)
+    thief = anna.copy()
+    for _ in range(2):
+        thief.get("/me")
+        site.clock.advance(LIFE)
+    assert said("GET").admitted is None  # it would end the session
+    assert site.events("session.reused") == 0
+
+
+def test_origins_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bartizan import Bartizan
+
+    monkeypatch.setenv("BARTIZAN_ENVIRONMENT", "test")
+    monkeypatch.setenv("BARTIZAN_ORIGINS", "https://shop.example https://admin.shop.example")
+    origins = Bartizan.from_env()._shared.origins
+    assert origins is not None
+    origins.verify("POST", {"Origin": "https://admin.shop.example"})
+    monkeypatch.setenv("BARTIZAN_ORIGINS", "shop.example")
+    with pytest.raises(Misuse):
+        Bartizan.from_env()

@@ -1,5 +1,6 @@
 """Where consumers sign in, stay in and sign out, over HTTP through either adapter, in both transports."""
 
+import asyncio
 import io
 import json
 import time
@@ -8,12 +9,15 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from cancelling import ended
 from cookie_places import ORG, ORIGIN, Browser, Reply, Site
 
-from bartizan import ConsumerPrincipal, Misuse, current_principal
+from bartizan import ConsumerPrincipal, Misuse, SigninPolicy, current_principal
 from bartizan.core.cookies import ACCESS, DEVICE, PRE, REFRESH
+from bartizan.core.drive import run
 from bartizan.core.encoding import base64url
 from bartizan.endpoints import session_app, session_wsgi
+from bartizan.sessions.codes import CODES
 from bartizan.sessions.handlers import AUTHORIZE_SCOPE
 from bartizan.testing import Kit
 
@@ -580,3 +584,46 @@ def test_what_holds_a_secret_is_not_pickled(client: Client) -> None:
             pickle.dumps(value)
         assert str(pending.code) not in repr(value)
         assert pair.access_token not in repr(value)
+
+
+@pytest.mark.parametrize("adapter", ["asgi", "wsgi"])
+def test_otp_sms_country(adapter: str) -> None:
+    """Codes cost money where nobody lives whom the shop serves: numbers of other countries are sent none."""
+    site = Site(adapter, transport="body", signin=SigninPolicy(countries={"+49"}, daily_ceiling=2))
+    client = Client(site)
+    for number in ("+18765550100", "+882161234567", "+44 20 7946 0000"):
+        assert client.post("/auth/otp/request", address=number).status == 400
+    answers = [client.post("/auth/otp/request", address=f"+49 151 2345678{n}") for n in range(4)]
+    assert {answer.status for answer in answers} == {200}
+    assert len({len(answer.raw) for answer in answers}) == 1
+    site.kit.security._shared.deliveries.close()
+    assert [address for address, _ in site.sent] == ["+4915123456780", "+4915123456781"]
+    assert client.post("/auth/otp/request", address=ANNA).status == 200  # mail is not what is bounded by it
+
+
+def test_hang_up_after_wrong_code() -> None:
+    """Who hangs up, wherever the request is, has used a try up if the code was compared."""
+    site = Site("asgi", transport="body")
+    client = Client(site)
+    asked = client.post("/auth/otp/request", address=ANNA).json["requestId"]
+    wrong = str((int(site.code()) + 1) % 10**6).zfill(6)
+    sent = json.dumps({"requestId": asked, "code": wrong, "address": ANNA}).encode()
+    headers = [("X-Publishable-Key", client.key), ("Content-Type", "application/json")]
+
+    async def once(moment: int) -> None:
+        async def receive() -> Any:
+            return {"type": "http.request", "body": sent, "more_body": False}
+
+        async def send(_: Any) -> None:
+            await asyncio.sleep(0)
+
+        await ended(moment, site._asgi(site.scope("POST", "/auth/otp/verify", headers), receive, send))
+
+    for moment in range(1, 12):
+        asyncio.run(once(moment))
+        (row,) = run(site.backend.find(CODES, ()))
+        compared = sum(event.reason == "code_wrong" for event in site.kit.events if event.name == "code.refused")
+        assert row.tries == 5 - compared
+    assert run(site.backend.find(CODES, ()))[0].tries == 0
+    right = {"requestId": asked, "code": site.sent[-1][1], "address": ANNA}
+    assert client.post("/auth/otp/verify", **right).status == 401

@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).parent / "search.js"
 # What a newcomer reads in this order. A page that is not named here stands under "More".
 SECTIONS: dict[str, list[str]] = {
     "Begin here": ["tutorial", "gate", "keys", "testing"],
-    "Who is let in": ["isolation", "sessions", "tokens", "issuers", "doors"],
+    "Who is let in": ["isolation", "signin", "sessions", "tokens", "issuers", "doors"],
     "Messages": ["webhooks"],
     "Running it": ["operations", "adopting", "routes", "redaction"],
     "When it says no": ["explain", "errors"],
