@@ -1,6 +1,8 @@
 """Our cookies at the gate, through either adapter: who they are, when they are renewed, and the attacks on both."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,12 +12,18 @@ from django.core.handlers.asgi import ASGIHandler  # type: ignore[import-untyped
 from django.core.handlers.wsgi import WSGIHandler  # type: ignore[import-untyped]
 from django.http import HttpResponse  # type: ignore[import-untyped]
 from django.urls import path  # type: ignore[import-untyped]
+from flask import Flask
 from frameworks import django_site
 from servers import ask, serving, wsgi_serving
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from bartizan import ConsumerPrincipal, Misuse, Rule, allow, current_principal
 from bartizan.core.cookies import ACCESS, REFRESH
 from bartizan.errors import Forbidden, NotFound, Unavailable
+from bartizan.integrations.flask import install as install_flask
+from bartizan.integrations.starlette import install as install_starlette
 from bartizan.testing import Kit
 
 HANDLERS: dict[str, tuple[Any, Any]] = {"wsgi": (WSGIHandler, wsgi_serving), "asgi": (ASGIHandler, serving)}
@@ -546,6 +554,53 @@ def test_cookies_under_django(kind: str) -> None:
         assert answer.headers["set-cookie"].count("__Host-") == 2
         assert answer.headers["cache-control"] == "no-store"
         assert site.row(pair.session.id).generation == 1
+
+
+def test_cookies_under_flask_and_starlette() -> None:
+    """What a view refuses uses nothing up, though the framework makes an answer of it."""
+    for kind in ("flask", "starlette"):
+        site = Site("wsgi")
+        pair = site.blocking.start(org=ORG, subject="cons_1")
+        live = ("Cookie", "; ".join(cookie.header().partition(";")[0] for cookie in pair.cookies))
+        gate = site.kit.security.gate([Rule("GET /app/{what}", allow.consumer())])
+
+        def act(name: str) -> str:
+            if name == "refuses":
+                raise NotFound
+            return current_principal(ConsumerPrincipal).subject
+
+        with _FRAMEWORKS[kind](act, gate) as port:
+            site.clock.advance(LIFE)
+            refused = ask(port, "/app/refuses", live)
+            assert (refused.status, refused.headers.get("set-cookie")) == (404, None)
+            assert site.row(pair.session.id).generation == 0
+            answer = ask(port, "/app/page", live)
+            assert b"cons_1" in answer.body
+            assert answer.headers["set-cookie"].count("__Host-") == 2
+            assert answer.headers["cache-control"] == "no-store"
+
+
+@contextmanager
+def _flask(act: Any, gate: Any) -> Iterator[int]:
+    app = Flask("cookies", static_folder=None)
+    app.add_url_rule("/app/<name>", view_func=act)
+    install_flask(app, gate)
+    with wsgi_serving(app) as port:
+        yield port
+
+
+@contextmanager
+def _starlette(act: Any, gate: Any) -> Iterator[int]:
+    async def view(request: Any) -> Any:
+        return PlainTextResponse(act(request.path_params["name"]))
+
+    app = Starlette(routes=[Route("/app/{name}", view)])
+    install_starlette(app, gate)
+    with serving(app) as port:
+        yield port
+
+
+_FRAMEWORKS = {"flask": _flask, "starlette": _starlette}
 
 
 # --- for developers ---

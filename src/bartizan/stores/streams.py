@@ -190,6 +190,8 @@ class Passing:
         return self._send(message)
 
     async def _first(self, message: Message, begin: Callable[[HeaderPairs], Awaitable[Edits]]) -> None:
+        if self._left < 0:
+            raise TooLarge  # before anything is begun for it
         head, self._begin, self._head, self._held = self._held or {}, None, None, None
         pairs = [*head.get("headers", ())]
         await self.send({**head, "headers": (await begin(pairs)).applied(pairs)})
