@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cancelling import ended
 from cookie_places import ORG, ORIGIN, Browser, Reply, Site
+from hypothesis import given, settings, strategies as st
 
 from bartizan import ConsumerPrincipal, Misuse, SigninPolicy, current_principal
 from bartizan.core.cookies import ACCESS, DEVICE, PRE, REFRESH
@@ -627,3 +628,43 @@ def test_hang_up_after_wrong_code() -> None:
     assert run(site.backend.find(CODES, ()))[0].tries == 0
     right = {"requestId": asked, "code": site.sent[-1][1], "address": ANNA}
     assert client.post("/auth/otp/verify", **right).status == 401
+
+
+SITES = {kind: Client(Site(adapter, transport=kind)) for kind, adapter in (("body", "asgi"), ("cookie", "wsgi"))}
+PATHS = ["guest", "otp/request", "otp/verify", "external/authorize", "external/exchange", "refresh", "logout",
+         "sessions/revoke", "sessions", "nothing"]  # fmt: skip
+FIELDS = st.sampled_from([
+    "address", "requestId", "code", "device", "provider", "issuer", "subject", "codeChallenge", "exchangeCode",
+    "codeVerifier", "refreshToken", "session", "everywhere", "others",
+])  # fmt: skip
+PLAUSIBLE = st.sampled_from(
+    [ANNA, "123456", "otp_AQ.x", "exc_AQ.x", "rt_AQ.x", "dev_AQ.x", "0" * 32, "v" * 43, "", True]
+)
+VALUES = st.one_of(PLAUSIBLE, st.text(max_size=40), st.none(), st.booleans(), st.integers(), st.lists(st.integers()))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([*SITES]), st.sampled_from(PATHS), st.dictionaries(FIELDS, VALUES, max_size=4), st.booleans())
+def test_whatever_is_sent_is_an_answer_or_a_refusal(kind: str, path: str, sent: dict[str, Any], own: bool) -> None:
+    client = SITES[kind]
+    headers = [("Origin", ORIGIN)] if kind == "cookie" else []
+    if own:
+        pair = client.site.blocking.start(org=ORG, subject="cons_1")
+        if kind == "cookie":
+            headers.append(("Cookie", "; ".join(each.header().partition(";")[0] for each in pair.cookies)))
+        else:
+            headers.append(("Authorization", f"Bearer {pair.access_token}"))
+    assert client.post(f"/auth/{path}", *headers, **sent).status < 500
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(
+    st.sampled_from([ACCESS, REFRESH, PRE, DEVICE, "theme", "", " ", "__Host-"]),
+    st.sampled_from(["", "=", "=rt_AQ.x", "=eyJ.x.y", '="x"', "=\x00", "=\xff", " =x", "=" + "A" * 9000]),
+), max_size=4), st.sampled_from([";", "; ", ",", "=", ""]))  # fmt: skip
+def test_whatever_cookies_come_are_read_or_refused(parts: list[tuple[str, str]], between: str) -> None:
+    text = between.join(name + value for name, value in parts)
+    for path in ("/", "/me", "/about"):
+        reply = SITES["cookie"].site.ask("GET", path, [("Cookie", text)])
+        assert reply.status in {200, 400, 401}
+        assert b"who" not in reply.raw
