@@ -550,6 +550,34 @@ def test_async_functions_are_for_asgi() -> None:
     assert sent == [ANNA]
 
 
+def test_closing_waits_for_codes_that_are_on_their_way() -> None:
+    sent = []
+
+    async def deliver(address: str, _: Any) -> None:
+        for _again in range(20):
+            await asyncio.sleep(0)
+        sent.append(address)
+
+    site = Site("asgi", transport="body")
+    site._auth = session_app(site.kit.security, deliver=deliver, resolve=lambda _: "cons_1", org=ORG)
+    body = json.dumps({"address": ANNA}).encode()
+
+    async def story() -> None:
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(_: Any) -> None:
+            """Nobody looks at it."""
+
+        async with site.kit.security:
+            headers = [("Content-Type", "application/json")]
+            await site._asgi(site.scope("POST", "/auth/otp/request", headers), receive, send)
+            assert sent == []
+        assert sent == [ANNA]
+
+    asyncio.run(story())
+
+
 def test_no_gate_no_service() -> None:
     site = Site("wsgi", transport="body")
     environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/guest", "wsgi.url_scheme": "https"}

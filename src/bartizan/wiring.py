@@ -232,4 +232,5 @@ class Bartizan:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._shared.deliveries.ended()
         await self._shared.threads.run(self._shared.close)

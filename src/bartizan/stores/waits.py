@@ -202,6 +202,13 @@ class Afterwards:
             with self._lock:
                 self._waiting -= 1
 
+    async def ended(self) -> None:
+        """Return when what was begun on this loop has ended."""
+        loop = asyncio.get_running_loop()
+        tasks = [task for task in self._tasks if task.get_loop() is loop]
+        if tasks:
+            await asyncio.wait(tasks)
+
     def close(self) -> None:
         """Return when what runs in threads has ended."""
         if self._pid != os.getpid():
