@@ -99,6 +99,16 @@ def test_a_guest_signs_in_and_keeps_what_it_had(client: Client) -> None:
     assert client.get("/me", following.json["accessToken"]).json["who"] == "cons_1"
 
 
+def test_whoever_has_a_session_is_given_no_guests(client: Client) -> None:
+    anna = client.sign_in().json
+    assert client.post("/auth/guest", token=anna["accessToken"]).status == 409
+    assert len(client.site.rows()) == 1
+    web = Browser(Site(client.site.adapter))
+    web.guest()
+    assert web.guest().status == 409
+    assert web.get("/me").json["guest"] is True
+
+
 def test_signing_in_again_is_a_step_up(client: Client) -> None:
     first = client.sign_in().json
     client.site.clock.advance(61)

@@ -120,6 +120,31 @@ def test_one_of_64_who_enter_the_right_code_signs_in(place: Place) -> None:
     assert said.count("") == 1
 
 
+def test_guesses_in_several_processes_are_counted_together(tmp_path: Path) -> None:
+    clock = FakeClock()
+    kits = [Kit(url=f"sqlite:///{tmp_path}/store.db", clock=clock, secrets=[ROOT]) for _ in range(3)]
+    services = [kit.security.blocking.signin for kit in kits]
+    pending = services[0].request_code(org=ORG, address=ANNA)
+    text = services[0].authorize(WHO, code_challenge=CHALLENGE)
+
+    def guessed(n: int) -> str:
+        try:
+            services[n % 3].verify_code(pending.id, wrong(pending), org=ORG, address=ANNA)
+        except InvalidCode as error:
+            return error.reason.value
+        return ""
+
+    def begun(n: int) -> str:
+        who = services[n % 3].exchange(text, org=ORG, code_verifier=VERIFIER)
+        return kits[n % 3].security.blocking.sessions.start(org=ORG, subject="cons_1", identity=who).refresh_token
+
+    with ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(guessed, range(60))).count("code_wrong") == 5
+        assert len(set(pool.map(begun, range(30)))) == 1
+    for kit in kits:
+        kit.security.blocking.__exit__()
+
+
 def test_otp_mail_bomb(place: Place) -> None:
     """However often strangers ask, an address is sent one a minute, five an hour, ten a day; all are told alike."""
     sent: list[int] = []

@@ -15,6 +15,7 @@ from bartizan.core.ports import Clock, Entropy, Waits, fresh
 from bartizan.core.principal import ConsumerPrincipal, PublishablePrincipal, SecretPrincipal, current_principal
 from bartizan.core.request import Pairs
 from bartizan.errors import (
+    Conflict,
     InvalidRequest,
     InvalidSession,
     MethodNotAllowed,
@@ -172,6 +173,8 @@ class Handlers:
 
     async def _guest(self, _: Asked, sent: dict[str, Any]) -> Answered:
         _read(sent)
+        if _consumer() is not None:
+            raise Conflict  # they would leave a session behind that nobody ends
         subject = f"guest_{self._entropy(16).hex()}"
         return self._told(await self._sessions.start(org=self._whose(), subject=subject, guest=True))
 
