@@ -114,10 +114,15 @@ def asking(kit: Kit, adapter: str, rules: Any = RULES, **options: Any) -> Iterat
             yield lambda *a, **k: ask(port, *a, **k)
 
 
+def with_an_issuer(**arguments: Any) -> Kit:
+    jwks = {"keys": [dict(new_signing_key("EdDSA", os.urandom).verification.public or {})]}
+    issuer = Issuer("https://login.example", organizations={"org_1"}, audience="a", jwks=jwks)
+    return Kit(issuers=[issuer], **arguments)
+
+
 @pytest.fixture
 def kit() -> Kit:
-    jwks = {"keys": [dict(new_signing_key("EdDSA", os.urandom).verification.public or {})]}
-    return Kit(issuers=[Issuer("https://login.example", organizations={"org_1"}, audience="a", jwks=jwks)])
+    return with_an_issuer()
 
 
 def own(adapter: str) -> list[Any]:
@@ -200,6 +205,21 @@ def test_basic_cross_site_post(kit: Kit, adapter: str) -> None:
             assert asked("/reports", BASIC, header).status == 200, header
         for header in (("Sec-Fetch-Site", "same-origin"), ("X-Other", "1")):
             assert asked("/reports", BASIC, header, method="POST").status == 200, header
+
+
+@both
+def test_basic_cross_site_post_where_the_site_names_its_origins(adapter: str) -> None:
+    """Then what browsers send by themselves is checked as our own cookies are: who names no origin is refused."""
+    ours = "https://shop.example"
+    with asking(with_an_issuer(origins=[ours]), adapter, authenticators=own(adapter)) as asked:
+        for headers in (
+            [("Origin", "https://evil.example")], [("Origin", "null")], [("Sec-Fetch-Site", "cross-site")], [],
+            [("Sec-Fetch-Site", "none")], [("Origin", "http://shop.example"), ("Sec-Fetch-Site", "same-origin")],
+        ):  # fmt: skip
+            assert asked("/reports", BASIC, *headers, method="POST").status == 403, headers
+            assert asked("/reports", BASIC, *headers).status == 200, headers
+        for headers in ([("Origin", ours)], [("Sec-Fetch-Site", "same-origin")]):
+            assert asked("/reports", BASIC, *headers, method="POST").status == 200, headers
 
 
 @both

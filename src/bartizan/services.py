@@ -198,7 +198,7 @@ class Side:
 
     def doors(self, own: Sequence[OwnAuthenticator], kind: type[Door] = Door) -> list[Door]:
         """The gate's side of the application's own authenticators."""
-        doors = [kind(each, self._environment, self._clock, self.waits) for each in own]
+        doors = [kind(each, self._environment, self._clock, self.waits, self._origins) for each in own]
         if len({door.name for door in doors}) < len(doors):
             raise Misuse("two authenticators of one name")
         return doors

@@ -85,12 +85,27 @@ class Authenticator(Protocol):
         """Who presented this; raise `bartizan.errors.InvalidToken` where nobody believable did. Plain or async."""
 
 
+class Origins(Protocol):
+    """What says whether a page of the site's own sent a request."""
+
+    def judge(self, origin: bytes | None, site: bytes | None, *, websocket: bool = False) -> None:
+        """Return, or raise `CrossOrigin`."""
+
+
 class Door:
     """The authenticator that the gate asks in place of the application's own."""
 
     accompanies: Final = False
 
-    def __init__(self, own: Authenticator, environment: Environment, clock: Clock, waits: Waits) -> None:
+    def __init__(
+        self,
+        own: Authenticator,
+        environment: Environment,
+        clock: Clock,
+        waits: Waits,
+        origins: Origins | None = None,
+    ) -> None:
+        self._origins = origins
         missing = [each for each in _SAID if not hasattr(own, each)]
         if missing:
             raise Misuse(f"{type(own).__name__}: an authenticator says its {', '.join(missing)}; nothing is assumed")
@@ -125,8 +140,16 @@ class Door:
             peer = self._socket.address(request)
             if peer is None or peer not in self._peers:
                 raise Forbidden(Reason.NETWORK_NOT_ALLOWED)
-        if self.ambient and request.method not in SAFE_METHODS and _of_another_origin(request):
-            raise CrossOrigin
+        if self.ambient and request.method not in SAFE_METHODS:
+            if self._origins is not None:
+                origin, site = request.header("origin"), request.header("sec-fetch-site")
+                self._origins.judge(
+                    None if origin is None else origin.encode("latin-1"),
+                    None if site is None else site.encode("latin-1"),
+                    websocket=request.method == "WEBSOCKET",
+                )
+            elif _of_another_origin(request):
+                raise CrossOrigin
 
     async def authenticate(self, presented: bytes, request: Request, /) -> Principal:
         """The caller whom the application's own authenticator names."""
@@ -184,7 +207,10 @@ async def _awaited(answer: Awaitable[object]) -> Identified | Rejected:
 
 
 def _of_another_origin(request: Request) -> bool:
-    """Whether a page of another origin sent it, as its browser says (Fetch Metadata, or else `Origin` and `Host`)."""
+    """Whether a page of another origin sent it, as its browser says (Fetch Metadata, or else `Origin` and `Host`).
+
+    It is for instances that name no `origins` of their own.
+    """
     site = request.header("sec-fetch-site")
     if site is not None:
         return site not in {"same-origin", "none"}
