@@ -470,6 +470,25 @@ def test_an_answer_with_new_cookies_is_stored_nowhere(anna: Browser) -> None:
     assert reply.raw == b"body"
 
 
+def test_header_names_in_capitals_are_seen() -> None:
+    """ASGI wants them in lower case; an application that sends others signs somebody in all the same."""
+    site = Site("asgi")
+    anna = Browser(site)
+    anna.sign_in()
+    site.clock.advance(LIFE)
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        headers = [(b"Set-Cookie", REFRESH.encode() + b"=another"), (b"Cache-Control", b"public")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    site._asgi.app = app
+    reply = site.ask("GET", "/me", anna.cookies())
+    assert reply.header("cache-control") == "no-store"
+    assert [name for name, _ in reply.pairs].count("set-cookie") == 1
+    assert site.rows()[0].generation == 0
+
+
 def test_what_cookies_need() -> None:
     with pytest.raises(Misuse):
         Kit(origins="https://shop.example")

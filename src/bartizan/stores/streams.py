@@ -173,7 +173,7 @@ class Passing:
             if self._left < 0:
                 raise TooLarge  # the application made an answer of its own of it
             if self._head is not None:
-                pairs = [*message.get("headers", ())]
+                pairs = [(name.lower(), value) for name, value in message.get("headers", ())]
                 message = {**message, "headers": self._head.shaped(pairs).applied(pairs)}
             if self._ask is not None and monotonic() - self._begun >= AGE:
                 return self._late(message, self._ask)
@@ -193,7 +193,7 @@ class Passing:
         if self._left < 0:
             raise TooLarge  # before anything is begun for it
         head, self._begin, self._head, self._held = self._held or {}, None, None, None
-        pairs = [*head.get("headers", ())]
+        pairs = [(name.lower(), value) for name, value in head.get("headers", ())]
         await self.send({**head, "headers": (await begin(pairs)).applied(pairs)})
         await self.send(message)
 
