@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from bartizan import Misuse, Rule, allow
-from bartizan.core.passage import Requirement
+from bartizan.core.requirement import Requirement
 from bartizan.gate.patterns import EDGES, Leaf, Pattern, Table, params_of, segments_of
 from bartizan.gate.rules import compiled
 from bartizan.testing.kit import Kit

@@ -5,19 +5,10 @@ What no rule names is refused; `public()` and `untouched()` are said aloud.
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-from bartizan.core.passage import (
-    Condition,
-    Held,
-    Kinds,
-    Requirement,
-    Shortfall,
-    Way,
-    checked_name,
-    checked_scopes,
-)
 from bartizan.core.ports import Clock
 from bartizan.core.principal import ConsumerPrincipal, MemberPrincipal, Principal
 from bartizan.core.request import Request
+from bartizan.core.requirement import Condition, Held, Kinds, Requirement, Shortfall, Way, checked_name, checked_scopes
 from bartizan.core.scopes import exact, lacking
 from bartizan.errors import Misuse
 

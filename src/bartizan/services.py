@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from bartizan.access.carry import Carrier, Home, Job, behind, job
 from bartizan.access.role_stage import RoledMembers
@@ -52,9 +52,17 @@ from bartizan.webhooks.delivery import WebhookPolicy
 from bartizan.webhooks.endpoint_rows import SEALED
 from bartizan.webhooks.endpoints import WebhookEndpoints
 
+T = TypeVar("T")
+
 PURGED_EVERY = 60  # seconds between two looks for markers that are over
 PURGED_AT_ONCE = 1000
 SENDERS = 16  # threads that send webhooks: they wait for strangers, so nothing else waits for them
+
+
+def _needed(service: T | None, what: str) -> T:
+    if service is None:
+        raise Misuse(f"{what}; {MAKE_ONE}")
+    return service
 
 
 class Side:
@@ -123,44 +131,32 @@ class Side:
     @property
     def keys(self) -> Keys:
         """The keys, where there is all that they need."""
-        if self._keys is None:
-            raise Misuse(f"keys need url= and secrets=; {MAKE_ONE}")
-        return self._keys
+        return _needed(self._keys, "keys need url= and secrets=")
 
     @property
     def links(self) -> Links:
         """The links, where there is all that they need."""
-        if self._links is None:
-            raise Misuse(f"links need url= and secrets=; {MAKE_ONE}")
-        return self._links
+        return _needed(self._links, "links need url= and secrets=")
 
     @property
     def endpoints(self) -> WebhookEndpoints:
         """The endpoints of webhooks, where there is all that they need."""
-        if self._endpoints is None:
-            raise Misuse(f"webhook_endpoints need url= and secrets=; {MAKE_ONE}")
-        return self._endpoints
+        return _needed(self._endpoints, "webhook_endpoints need url= and secrets=")
 
     @property
     def tokens(self) -> AccessTokens:
         """The access tokens and their signing keys, where there is all that they need."""
-        if self._tokens is None:
-            raise Misuse(f"tokens and signing_keys need url=, secrets=, issuer= and audience=; {MAKE_ONE}")
-        return self._tokens
+        return _needed(self._tokens, "tokens and signing_keys need url=, secrets=, issuer= and audience=")
 
     @property
     def sessions(self) -> Sessions:
         """The consumers' sessions, where there is all that they need."""
-        if self._sessions is None:
-            raise Misuse(f"sessions need url=, secrets=, issuer= and audience=; {MAKE_ONE}")
-        return self._sessions
+        return _needed(self._sessions, "sessions need url=, secrets=, issuer= and audience=")
 
     @property
     def signin(self) -> Signin:
         """The ways to sign in, where there is all that they need."""
-        if self._signin is None:
-            raise Misuse(f"signin needs url=, secrets=, issuer= and audience=; {MAKE_ONE}")
-        return self._signin
+        return _needed(self._signin, "signin needs url=, secrets=, issuer= and audience=")
 
     @property
     def once(self) -> Once:
@@ -323,9 +319,7 @@ class Shared:
     @property
     def carrier(self) -> Carrier:
         """What carries principals, where there are secrets."""
-        if self._carrier is None:
-            raise Misuse(f"carry and resume need secrets=; {MAKE_ONE}")
-        return self._carrier
+        return _needed(self._carrier, "carry and resume need secrets=")
 
     def job(self, name: str, org: str | None, scopes: Collection[str]) -> Job:
         """A job in this environment."""

@@ -3,12 +3,8 @@
 from bartizan.core.cookies import Cookie as Cookie
 from bartizan.core.events import AuditEvent as AuditEvent
 from bartizan.core.once import Claim as Claim
-from bartizan.core.passage import (
-    Admit as Admit,
-    Decision as Decision,
-    Refuse as Refuse,
-    Requirement as Requirement,
-)
+from bartizan.core.passage import Admit as Admit, Decision as Decision, Refuse as Refuse
+from bartizan.core.requirement import Requirement as Requirement
 from bartizan.core.request import Request as Request
 from bartizan.core.roots import SecretUse as SecretUse
 from bartizan.credentials.key_rows import IssuedKey as IssuedKey, KeyRecord as KeyRecord, KeyRow as KeyRow

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 from bartizan.core.encoding import Json, canonical
 from bartizan.core.events import AuditEvent, Journal
-from bartizan.core.passage import checked_scopes
 from bartizan.core.ports import Clock, Entropy, fresh
 from bartizan.core.principal import (
     ConsumerPrincipal,
@@ -22,6 +21,7 @@ from bartizan.core.principal import (
     current_unit,
     verified,
 )
+from bartizan.core.requirement import checked_scopes
 from bartizan.core.ring import Purpose, SecretRing
 from bartizan.core.stamp import Stamp
 from bartizan.errors import InvalidCode, InvalidToken, Misuse, Reason, Unauthenticated

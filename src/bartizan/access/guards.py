@@ -3,7 +3,6 @@
 from typing import Any
 
 from bartizan.core.context import NAMELESS, OrgAccess, living_unit
-from bartizan.core.passage import checked_scopes
 from bartizan.core.principal import (
     ConsumerPrincipal,
     JobPrincipal,
@@ -14,6 +13,7 @@ from bartizan.core.principal import (
     current_unit,
     verified,
 )
+from bartizan.core.requirement import checked_scopes
 from bartizan.core.scopes import beyond_publishable, exact, lacking
 from bartizan.errors import MissingScope, Misuse, NotFound, Reason
 

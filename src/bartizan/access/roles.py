@@ -12,9 +12,9 @@ from typing import NamedTuple
 from bartizan.core.cache import Cache
 from bartizan.core.encoding import canonical
 from bartizan.core.events import AuditEvent, Journal, current_actor, entered
-from bartizan.core.passage import checked_scopes
 from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import Environment, MemberPrincipal, checked_org, current_unit, verified
+from bartizan.core.requirement import checked_scopes
 from bartizan.core.scopes import lacking
 from bartizan.core.tables import AnyStep, Backend, Insert, Is, Table, Update
 from bartizan.errors import Conflict, MissingScope, Misuse, NotFound, Reason, Unavailable

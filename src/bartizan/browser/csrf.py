@@ -5,12 +5,11 @@ has neither is refused: whoever is no browser has no cookie of one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 from urllib.parse import urlsplit
 
+from bartizan.core.request import SAFE_METHODS
 from bartizan.errors import CrossOrigin, Misuse
 
-SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 HeaderSource = Mapping[str, str] | Iterable[tuple[str, str]] | Iterable[tuple[bytes, bytes]]
 _LENGTHS = frozenset({len("origin"), len("sec-fetch-site")})  # of the names of two headers
 _LOCAL = {"localhost", "127.0.0.1", "[::1]"}

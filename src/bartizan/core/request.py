@@ -8,6 +8,8 @@ from bartizan.errors import Misuse
 ORIGIN: Final = 2  # where the gate's scan of the headers puts these two
 SEC_FETCH_SITE: Final = 3
 
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
+
 Pairs = Sequence[tuple[bytes, bytes]]
 
 

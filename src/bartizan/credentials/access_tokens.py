@@ -10,9 +10,9 @@ from typing import Any, Literal, cast
 from bartizan.core.cache import Cache
 from bartizan.core.encoding import base64url
 from bartizan.core.events import Journal
-from bartizan.core.passage import checked_scopes
 from bartizan.core.ports import Clock, Entropy, Waits, fresh
 from bartizan.core.principal import ConsumerPrincipal, Environment, checked_org, verified
+from bartizan.core.requirement import checked_scopes
 from bartizan.core.ring import SecretRing
 from bartizan.core.roots import Roots
 from bartizan.core.tables import Backend

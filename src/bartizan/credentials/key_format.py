@@ -5,9 +5,9 @@ from dataclasses import replace
 from re import compile as regex
 
 from bartizan.core.address import checked_networks, client_of
-from bartizan.core.passage import checked_scopes
 from bartizan.core.ports import Entropy, fresh
 from bartizan.core.principal import ENVIRONMENTS, Environment, checked_org
+from bartizan.core.requirement import checked_scopes
 from bartizan.core.ring import SecretRing
 from bartizan.core.tables import LARGEST
 from bartizan.credentials.key_rows import (

@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeVar
 from bartizan.core.address import client_of
 from bartizan.core.cache import Cache
 from bartizan.core.events import AuditEvent, Journal, current_actor, entered
-from bartizan.core.passage import checked_scopes
 from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import Environment, checked_org
+from bartizan.core.requirement import checked_scopes
 from bartizan.core.ring import SecretRing
 from bartizan.core.roots import Roots
 from bartizan.core.scopes import beyond_publishable

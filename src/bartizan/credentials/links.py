@@ -16,7 +16,7 @@ from bartizan.errors import InvalidCode, MethodNotAllowed, Misuse, Reason
 LONGEST_LIFE = 30 * 86_400
 LONGEST_STATE = 1000  # characters
 LONGEST_BODY = 1100  # two ids of 128 characters of up to four bytes each, as JSON
-SAFE_METHODS = {"GET", "HEAD"}
+FOLLOWED = {"GET", "HEAD"}  # methods by which programs look at links
 
 
 class Link(Verified):
@@ -105,7 +105,7 @@ class Links:
         if not once:
             self._journal.note(event)
         else:
-            if current_unit.get().method in SAFE_METHODS:
+            if current_unit.get().method in FOLLOWED:
                 raise MethodNotAllowed(Reason.LINK_BY_GET, headers=(("Allow", "POST"),))
             await self._use(stamped, event)
         return verified(Link, purpose=purpose, org=org, subject=subject, expires_at=stamped.expires_at)

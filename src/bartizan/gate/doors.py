@@ -11,14 +11,14 @@ from typing import Final, Protocol
 
 from bartizan.core.address import Clients, Networks, checked_networks
 from bartizan.core.drive import settle
-from bartizan.core.passage import Kinds, checked_name, checked_scopes
+from bartizan.core.passage import Origins
 from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import PERSONAL, Environment, MemberPrincipal, Principal, checked_org, verified
-from bartizan.core.request import Request
+from bartizan.core.request import SAFE_METHODS, Request
+from bartizan.core.requirement import Kinds, checked_name, checked_scopes
 from bartizan.errors import CrossOrigin, Forbidden, Misuse, Reason, Rejected, Unauthenticated, Unavailable
 
 LIFE = 3600  # seconds after which a stream of such a caller ends, whatever it says
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 _SAID = ("name", "slot", "ambient", "peers", "recognises", "authenticate")
 _HEADER = pattern(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}", ASCII)  # RFC 9110 section 5.1, in lower case
 _TAKEN = frozenset({
@@ -83,13 +83,6 @@ class Authenticator(Protocol):
 
     def authenticate(self, presented: bytes, request: Request, /) -> Identified | Awaitable[Identified]:
         """Who presented this; raise `bartizan.errors.InvalidToken` where nobody believable did. Plain or async."""
-
-
-class Origins(Protocol):
-    """What says whether a page of the site's own sent a request."""
-
-    def judge(self, origin: bytes | None, site: bytes | None, *, websocket: bool = False) -> None:
-        """Return, or raise `CrossOrigin`."""
 
 
 class Door:

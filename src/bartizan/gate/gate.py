@@ -8,22 +8,11 @@ from typing import Final
 
 from bartizan.core.drive import Blocking, blocking, settle
 from bartizan.core.events import AuditEvent, Journal
-from bartizan.core.passage import (
-    Admit,
-    Ambient,
-    Authenticator,
-    Condition,
-    Decision,
-    Edits,
-    Head,
-    HeaderPairs,
-    Login,
-    Refuse,
-    Rule,
-)
+from bartizan.core.passage import Admit, Ambient, Authenticator, Decision, Edits, Head, HeaderPairs, Login, Refuse, Rule
 from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import NOBODY, PERSONAL, Noted, Presence, Principal, current_unit
 from bartizan.core.request import Request
+from bartizan.core.requirement import Condition
 from bartizan.errors import (
     BartizanError,
     Forbidden,
@@ -228,8 +217,7 @@ class Gate:
         It then reaches the application with nobody: `current_principal` raises. Malformed targets, paths and methods
         that no rule names, and bodies over the limit are refused all the same. Each is a pattern as its rule says it.
         """
-        own = {pattern.text for leaf in self._table.leaves.values() for pattern in leaf.patterns()}
-        if not patterns or not own.issuperset(patterns):
+        if not patterns or not {pattern.text for pattern in self.patterns}.issuperset(patterns):
             raise Misuse("unsafe_report_only takes patterns of this gate's own rules, at least one")
         gate, twin = copy(self), self._twin
         vars(gate).update(

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bartizan.core.events import Journal
-from bartizan.core.passage import Ambient, Authenticator, Condition, Refuse
+from bartizan.core.passage import Ambient, Authenticator, Refuse
 from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import Noted, Principal, current_unit
 from bartizan.core.request import Request
+from bartizan.core.requirement import Condition
 from bartizan.core.tables import Backend
 from bartizan.errors import BartizanError, NotAsked, Reason, WouldWrite
 from bartizan.gate.doors import Door

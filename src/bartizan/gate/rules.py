@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from bartizan.core.passage import Admit, Condition, HeaderPairs, Requirement, Rule
+from bartizan.core.passage import Admit, HeaderPairs, Rule
 from bartizan.core.principal import Noted
+from bartizan.core.requirement import Condition, Requirement
 from bartizan.errors import BartizanError, Misuse, Reason
 from bartizan.gate.patterns import Pattern, Table, segments_of
 

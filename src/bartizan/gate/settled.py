@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from bartizan.core.passage import Kinds, Shortfall, Way
 from bartizan.core.ports import Clock
 from bartizan.core.principal import Principal
+from bartizan.core.requirement import Kinds, Shortfall, Way
 from bartizan.errors import InvalidRequest, MissingScope, Reason, Unauthenticated, WrongCredential
 from bartizan.gate.rules import Plan
 

@@ -5,18 +5,16 @@ leaves, so that a page which fails uses up nothing, and an answer that signs som
 """
 
 import json
-from typing import Protocol
 
 from bartizan.core.cookies import ACCESS, REFRESH
 from bartizan.core.encoding import loose_base64url
-from bartizan.core.passage import Edits, HeaderPairs
+from bartizan.core.passage import Edits, HeaderPairs, Origins
 from bartizan.core.principal import ConsumerPrincipal
-from bartizan.core.request import Request
+from bartizan.core.request import SAFE_METHODS, Request
 from bartizan.credentials.tokens import CLAIMS
 from bartizan.errors import InvalidSession, InvalidToken, Reason, Rejected, Unavailable
 from bartizan.sessions.sessions import Sessions
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 OURS = _ACCESS, _REFRESH = f"{ACCESS}=".encode(), f"{REFRESH}=".encode()
 CACHING = frozenset({b"cache-control", b"expires", b"cdn-cache-control", b"surrogate-control", b"pragma"})
 NO_STORE: HeaderPairs = [(b"cache-control", b"no-store")]
@@ -24,13 +22,6 @@ KEPT_ELSEWHERE = frozenset({b"cache-control", b"expires", b"cdn-cache-control", 
 PRIVATE: HeaderPairs = [(b"cache-control", b"private"), (b"vary", b"Cookie")]
 LOOKED_AT = CACHING | {b"vary", b"set-cookie"}
 _USUAL = Edits(frozenset(), PRIVATE)
-
-
-class Origins(Protocol):
-    """What says whether a page of ours sent a request."""
-
-    def judge(self, origin: bytes | None, site: bytes | None, *, websocket: bool = False) -> None:
-        """Return, or raise `CrossOrigin`."""
 
 
 class CookieConsumers:
@@ -67,9 +58,8 @@ class CookieConsumers:
 
     def check(self, request: Request, origin: bytes | None, site: bytes | None, /) -> None:
         """Refuse what a page of another origin may have sent; what only reads may be linked to."""
-        websocket = request.method == "WEBSOCKET"
-        if websocket or request.method not in SAFE_METHODS:
-            self._origins.judge(origin, site, websocket=websocket)
+        if request.method not in SAFE_METHODS:
+            self._origins.judge(origin, site, websocket=request.method == "WEBSOCKET")
 
     @staticmethod
     def dead(error: Rejected) -> bool:

@@ -10,9 +10,9 @@ from bartizan.core.cache import Cache
 from bartizan.core.cookies import Cookie
 from bartizan.core.encoding import canonical
 from bartizan.core.events import Journal, entered
-from bartizan.core.passage import checked_scopes
 from bartizan.core.ports import Clock, Entropy, Waits, fresh
 from bartizan.core.principal import ConsumerPrincipal, Environment, JobPrincipal, checked_org, current_unit
+from bartizan.core.requirement import checked_scopes
 from bartizan.core.ring import Purpose, SecretRing
 from bartizan.core.stamp import Stamp, Stamped
 from bartizan.core.tables import Backend

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from bartizan.core.cache import Cache, Mark
 from bartizan.core.drive import settle
 from bartizan.core.events import AuditEvent, Journal
-from bartizan.core.passage import Kinds
 from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import ConsumerPrincipal, Environment, checked_org
+from bartizan.core.requirement import Kinds
 from bartizan.core.tables import Backend, Expect, Ref
 from bartizan.credentials.access_tokens import Said, SessionPolicy
 from bartizan.credentials.tokens import LEEWAY

@@ -28,7 +28,7 @@ class AuthenticatorContract:
 
     def authenticator(self) -> Authenticator:
         """A fresh one."""
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} says which authenticator is held against the contract")
 
     def test_it_recognises_by_form_alone(self) -> None:
         """What it recognises is what was presented, however often it is asked, and it raises for nothing."""
