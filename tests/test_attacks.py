@@ -24,7 +24,7 @@ from bartizan.core.tables import ANYTHING, Update
 from bartizan.credentials.key_rows import KEYS
 from bartizan.errors import InvalidKey, InvalidRequest, NotFound, Reason
 from bartizan.integrations import flask, starlette
-from bartizan.stores import streams
+from bartizan.stores import streams, watches
 from bartizan.stores.memory import MemoryBackend
 from bartizan.testing import FakeClock, Kit
 from bartizan.testing.kit import headers_of
@@ -117,7 +117,7 @@ def test_a_body_beyond_its_declared_length_is_counted() -> None:
 @pytest.fixture
 def kit(monkeypatch: pytest.MonkeyPatch) -> Kit:
     monkeypatch.setattr(streams, "AGE", 0.0)
-    monkeypatch.setattr(wsgi, "AGE", 0.0)
+    monkeypatch.setattr(watches, "AGE", 0.0)
     return Kit(staleness=0)
 
 

@@ -20,6 +20,7 @@ from servers import ask, exchange, serving, wsgi_serving
 from bartizan import Guard, Misuse, Rule, allow, current_principal
 from bartizan.errors import MissingScope, Unavailable
 from bartizan.integrations.django import BartizanConfig, GateAuthentication, GateMiddleware, check_settings
+from bartizan.stores import watches
 from bartizan.testing import Kit
 
 RULES = [
@@ -205,8 +206,8 @@ def test_a_stream_ends_with_its_key(kit: Kit, kind: str, monkeypatch: pytest.Mon
     issued = kit.key(org="o")
     kit = kit
     handler, serve = HANDLERS[kind]
-    monkeypatch.setattr("bartizan.integrations.passages.AGE", 0.0)
-    monkeypatch.setattr("bartizan.integrations.passages._Watch.due", lambda watch: bool(watch._admit.callers))
+    monkeypatch.setattr(watches, "AGE", 0.0)
+    monkeypatch.setattr(watches.Watch, "due", lambda _: True)  # one is made only where there are callers
 
     def revoking() -> None:
         kit.security.blocking.keys.revoke(issued.record.id, org="o")
@@ -395,7 +396,7 @@ def test_a_store_that_fails_once_ends_no_stream(
 ) -> None:
     from bartizan.integrations.passages import async_steps, steps
 
-    monkeypatch.setattr("bartizan.integrations.passages.AGE", 0.0)
+    monkeypatch.setattr(watches, "AGE", 0.0)
     gate, admit = Flaky(*answers), Passage()
     got: list[int] = []
     try:

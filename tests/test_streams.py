@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from bartizan import Rule, allow, asgi, current_principal, wsgi
 from bartizan.errors import InvalidKey, Rejected, Unavailable, WrongCredential
 from bartizan.integrations import starlette
-from bartizan.stores import streams
+from bartizan.stores import streams, watches
 from bartizan.stores.streams import Stream
 from bartizan.testing.kit import Kit, headers_of
 
@@ -67,7 +67,7 @@ ended: list[Any] = []
 @pytest.fixture
 def kit(monkeypatch: pytest.MonkeyPatch) -> Kit:
     monkeypatch.setattr(streams, "AGE", 0.1)
-    monkeypatch.setattr(wsgi, "AGE", 0.0)
+    monkeypatch.setattr(watches, "AGE", 0.0)
     ended.clear()
     return Kit(staleness=0)
 

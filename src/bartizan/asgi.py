@@ -9,7 +9,8 @@ from bartizan.core.principal import current_unit
 from bartizan.core.request import Request
 from bartizan.errors import Misuse, Rejected, Unavailable
 from bartizan.gate.gate import Gate
-from bartizan.stores.streams import ENDED, Message, Passing, Receive, Send, Stream
+from bartizan.stores.streams import Message, Passing, Receive, Send, Stream
+from bartizan.stores.watches import ENDED
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, copy_context
 from http import HTTPStatus
-from time import monotonic
 from typing import Any
 
 from bartizan.core.passage import Admit, Refuse
@@ -11,7 +10,7 @@ from bartizan.core.request import EnvironHeaders, Request
 from bartizan.errors import BartizanError, Rejected, Unavailable
 from bartizan.gate.gate import BlockingGate, Gate
 from bartizan.stores.bodies import Limited, edited
-from bartizan.stores.streams import AGE, ENDED
+from bartizan.stores.watches import ENDED, Watch
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -75,8 +74,8 @@ class _Body:
     """The application's body, each step in the request's context; between steps a stream's caller is asked for."""
 
     __slots__ = (
-        "_admit", "_asked", "_begun", "_context", "_failed", "_gate", "_held", "_iterable", "_next", "_request",
-        "_start", "_status",
+        "_admit", "_begun", "_context", "_gate", "_held", "_iterable", "_next", "_request", "_start", "_status",
+        "_watch",
     )  # fmt: skip
 
     def __init__(
@@ -88,10 +87,10 @@ class _Body:
         self._context = context
         self._start = start_response
         self._status = 0
-        self._begun = self._failed = False
+        self._begun = False
         self._held: tuple[Any, ...] | None = None  # the head, until it is about to leave
         self._iterable: Iterable[bytes] = ()
-        self._asked = monotonic() + AGE - gate.every
+        self._watch: Watch | None = Watch(gate.every) if admit.callers else None
 
     def begin(self, app: App, environ: Environ) -> Iterable[bytes]:
         """Call the application. A list goes back as it is, for servers that take its length."""
@@ -103,7 +102,7 @@ class _Body:
             isinstance(self._iterable, (list, tuple))
             and self._admit.ends is None
             and self._held is None
-            and not self._due()
+            and not (self._watch is not None and self._watch.due())
         ):
             self._admit.over = True
             return self._iterable
@@ -187,22 +186,18 @@ class _Body:
         return _answer(refuse, self._request.method, self._start, instead)
 
     def _ask(self) -> None:
-        if not self._due():
+        watch = self._watch
+        if watch is None or not watch.due():
             return
-        self._asked = monotonic()
+        watch.asking()
         try:
             self._gate.recheck(self._admit)
         except (Rejected, Unavailable) as error:
             if not self._begun:
                 raise  # it can still be answered
-            if self._failed or isinstance(error, Rejected):
-                raise OSError(ENDED) from None  # the server closes the connection, and the client sees no end
-            self._failed = True
+            watch.failed(error)
         else:
-            self._failed = False
-
-    def _due(self) -> bool:
-        return bool(self._admit.callers) and monotonic() - self._asked >= self._gate.every
+            watch.lives()
 
 
 def _answer(refuse: Refuse, method: str, start_response: StartResponse, instead: Any = None) -> Iterable[bytes]:

@@ -10,15 +10,13 @@ from typing import Any, TypeVar
 
 from bartizan.core.passage import Edits, Head, HeaderPairs
 from bartizan.errors import TooLarge, Unavailable
+from bartizan.stores.watches import AGE, ENDED
 
 T = TypeVar("T")
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-
-AGE = 30.0  # seconds from which a response that is still being sent is a stream, whose caller is asked for again
-ENDED = "the caller's credential has ended"
 
 
 class Stream:
