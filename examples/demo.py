@@ -8,17 +8,14 @@ With `--serve` the shop stays up, and curl lines to try are printed.
 import http.client
 import json
 import logging
-import socket
 import sqlite3
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import isolation_demo
 import session_demo
@@ -26,8 +23,8 @@ import shop
 import shop_wsgi
 import signin_demo
 import token_demo
-import uvicorn
 import webhook_demo
+from loopback import asgi_served, wsgi_served
 
 from bartizan import Bartizan
 from bartizan.core.ring import new_root
@@ -69,11 +66,6 @@ class Heard(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-class Quiet(WSGIRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
@@ -92,31 +84,6 @@ def asked(port: int, row: Row) -> int:
         return connection.getresponse().status
     finally:
         connection.close()
-
-
-@contextmanager
-def serving_asgi(security: Bartizan) -> Iterator[int]:
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(shop.behind_a_gate(security), log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-    thread.start()
-    try:
-        yield listening.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(10)
-
-
-@contextmanager
-def serving_wsgi(security: Bartizan) -> Iterator[int]:
-    with make_server("127.0.0.1", 0, shop_wsgi.behind_a_gate(security), handler_class=Quiet) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join(10)
 
 
 def rows(security: Bartizan) -> list[tuple[Row, int]]:
@@ -254,7 +221,8 @@ def main() -> int:
         file = Path(place, "security.db")
         url = f"sqlite:///{file}"
         security = Bartizan(url, environment="live", secrets=[new_root()], on_decision=seen.append, clock=clock)
-        with security.blocking, serving_asgi(security) as asgi, serving_wsgi(security) as wsgi:
+        app, wsgi_app = shop.behind_a_gate(security), shop_wsgi.behind_a_gate(security)
+        with security.blocking, asgi_served(app) as asgi, wsgi_served(wsgi_app) as wsgi:
             wrong = compared({"asgi": asgi, "wsgi": wsgi}, rows(security), clock, seen)
             if "--serve" in sys.argv[1:]:
                 stay(security, asgi)

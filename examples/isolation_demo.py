@@ -9,14 +9,12 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from threading import Thread
 from typing import Any, NamedTuple
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
+from loopback import wsgi_served
 
 from bartizan import Guard, Issuer, NotFound, Rule, allow
 from bartizan.errors import InvalidCode
@@ -48,23 +46,6 @@ class Row(NamedTuple):
     headers: Mapping[str, str]
     status: int
     named: str = ""  # the scope that the answer names
-
-
-class Quiet(WSGIRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def serving(app: Any) -> Iterator[int]:
-    with make_server("127.0.0.1", 0, app, handler_class=Quiet) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join(10)
 
 
 def rows(kit: Kit, key: Ed25519PrivateKey) -> list[Row]:
@@ -137,7 +118,7 @@ def main() -> int:
     )
     kit = Kit(issuers=[issuer], roles=ROLES)
     kit.clock.advance(int(time.time()) - kit.clock())
-    with serving(GateMiddleware(application, kit.security.gate(RULES))) as port:
+    with wsgi_served(GateMiddleware(application, kit.security.gate(RULES))) as port:
         for row in rows(kit, key):
             status, named = asked(port, row)
             right = (status, named) == (row.status, row.named)

@@ -6,17 +6,13 @@ grace window of ten seconds passes at once.
 
 import asyncio
 import json
-import socket
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any, NamedTuple
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-import uvicorn
+from loopback import asgi_served, wsgi_served
 
 from bartizan import ConsumerPrincipal, Rule, TokenPair, allow, asgi, current_principal, wsgi
 from bartizan.testing import Kit
@@ -150,38 +146,6 @@ def _one(statuses: set[int]) -> str:
 
 def _end(refreshed: Callable[[str], tuple[int, Any]], pair: dict[str, str]) -> int:
     return refreshed(pair["refresh"])[0]
-
-
-@contextmanager
-def asgi_served(app: Any) -> Iterator[int]:
-    """The port of an ASGI application."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    try:
-        yield listening.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(10)
-
-
-class Quiet(WSGIRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def wsgi_served(app: Any) -> Iterator[int]:
-    """The port of a WSGI application."""
-    with make_server("127.0.0.1", 0, app, handler_class=Quiet) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join(10)
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from urllib.request import HTTPCookieProcessor, Request, build_opener
 
 import site_flask
 import site_starlette
-from session_demo import asgi_served, wsgi_served
+from loopback import asgi_served, wsgi_served
 from site_starlette import ORIGIN, Shop
 
 from bartizan.testing import Kit

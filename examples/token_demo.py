@@ -5,11 +5,9 @@ certificate that nobody else trusts; the gate finds its keys by discovery, as it
 """
 
 import json
-import socket
 import ssl
 import sys
 import tempfile
-import threading
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,15 +17,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import jwt
-import uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from jwt.algorithms import OKPAlgorithm
+from loopback import asgi_served, running, wsgi_served
 
 from bartizan import Issuer, Rule, allow, asgi, current_principal, wsgi
 from bartizan.core.ring import new_root
@@ -139,8 +136,8 @@ def served() -> Iterator[tuple[dict[str, int], list[Row], list[Decision]]]:
         gate = kit.security.gate(RULES)
         with (
             kit.security.blocking,
-            over_asgi(asgi.GateMiddleware(hello, gate)) as one,
-            over_wsgi(wsgi.GateMiddleware(wsgi_hello, gate)) as two,
+            asgi_served(asgi.GateMiddleware(hello, gate)) as one,
+            wsgi_served(wsgi.GateMiddleware(wsgi_hello, gate)) as two,
         ):
             yield {"asgi": one, "wsgi": two}, tokens(kit, others, provider), kit.decisions
 
@@ -157,43 +154,6 @@ def wsgi_hello(_: Any, start_response: Callable[..., Any]) -> Iterable[bytes]:
     body = current_principal().actor.encode()
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [body]
-
-
-@contextmanager
-def over_asgi(app: Any) -> Iterator[int]:
-    """The port of an ASGI application."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    try:
-        yield listening.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(10)
-
-
-class Quiet(WSGIRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def over_wsgi(app: Any) -> Iterator[int]:
-    """The port of a WSGI application."""
-    with make_server("127.0.0.1", 0, app, handler_class=Quiet) as server, running(server):
-        yield server.server_port
-
-
-@contextmanager
-def running(server: Any) -> Iterator[None]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join(10)
 
 
 @contextmanager

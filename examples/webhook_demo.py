@@ -4,12 +4,11 @@ A real receiver over WSGI, with claims in memory; the clock is turned, so that a
 """
 
 import sys
-import threading
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import Any, NamedTuple
-from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from loopback import wsgi_served
 
 from bartizan import Bartizan, NamedSecret, WebhookSigner, WebhookVerifier
 
@@ -24,11 +23,6 @@ class Row(NamedTuple):
     status: int
     expected_runs: int
     runs: int  # of the handler, so far
-
-
-class Quiet(WSGIRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
 
 
 def rows() -> list[Row]:
@@ -46,7 +40,7 @@ def rows() -> list[Row]:
     hooks = WebhookVerifier(rotated.secrets, clock=lambda: now[0])
     security = Bartizan("memory://", environment="test", clock=lambda: now[0])
     found: list[Row] = []
-    with served(hooks.wsgi(shop, path="/hooks", security=security)) as port:
+    with wsgi_served(hooks.wsgi(shop, path="/hooks", security=security)) as port:
 
         def deliver(what: str, headers: dict[str, str], expected: int, runs: int, body: bytes = BODY) -> None:
             found.append(Row(what, expected, posted(port, headers, body), runs, len(handled)))
@@ -75,20 +69,6 @@ def posted(port: int, headers: dict[str, str], body: bytes) -> int:
         return connection.getresponse().status
     finally:
         connection.close()
-
-
-@contextmanager
-def served(app: Any) -> Any:
-    """The port of the application."""
-    server = make_server("127.0.0.1", 0, app, handler_class=Quiet)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 from wsgiref.util import setup_testing_defaults
 
+import pytest
 from test_documents import blocks
 
 from bartizan import Rejected, current_principal
@@ -275,3 +276,14 @@ def callers(security: Any, *scopes: str) -> tuple[dict[str, str], dict[str, dict
         "a revoked key": bearer(ended.key),
         "a key of another organization": key(security, "org_2", *scopes),
     }
+
+
+def each(examples: Sequence[Example]) -> pytest.MarkDecorator:
+    """A test for each example: `told`."""
+    return pytest.mark.parametrize("told", examples, ids=lambda told: told.name)
+
+
+def each_cut(examples: Sequence[Example]) -> pytest.MarkDecorator:
+    """A test for each line that is taken out of an example: `told` and `cut`."""
+    found = [pytest.param(told, cut, id=f"{told.name}: {cut.line.strip()}") for told in examples for cut in told.cuts]
+    return pytest.mark.parametrize(("told", "cut"), found)

@@ -32,6 +32,8 @@ from strangers import (
     asgi,
     bearer,
     callers,
+    each,
+    each_cut,
     example,
     forged,
     key,
@@ -572,6 +574,7 @@ EXAMPLES = [
 # What has nothing of its own to protect, and why.
 OTHERS = {
     "signin_demo": "it walks through the two sites of this list, as their owner and as a page of another origin",
+    "loopback": "it serves what it is given, for the demos",
     "demo": "it asks the shops of this list, and has no application of its own",
     "webhook_sender": "it signs, and serves nobody",
 }
@@ -581,15 +584,12 @@ def test_every_example_is_attacked() -> None:
     assert {path.stem for path in (ROOT / "examples").glob("*.py")} == {told.name for told in EXAMPLES} | set(OTHERS)
 
 
-@pytest.mark.parametrize("told", EXAMPLES, ids=lambda told: told.name)
+@each(EXAMPLES)
 def test_as_written_strangers_are_refused(told: Example) -> None:
     as_written(told)
 
 
-@pytest.mark.parametrize(
-    ("told", "cut"),
-    [pytest.param(told, cut, id=f"{told.name}: {cut.line.strip()}") for told in EXAMPLES for cut in told.cuts],
-)
+@each_cut(EXAMPLES)
 def test_without_one_line_strangers_get_nothing(told: Example, cut: Cut) -> None:
     assert strangers_without(told, cut) == cut.gives
 

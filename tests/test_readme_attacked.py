@@ -19,6 +19,8 @@ from strangers import (
     asgi,
     behind,
     callers,
+    each,
+    each_cut,
     forged,
     key,
     page,
@@ -126,15 +128,12 @@ EXAMPLES = [
 ]
 
 
-@pytest.mark.parametrize("told", EXAMPLES, ids=lambda told: told.name)
+@each(EXAMPLES)
 def test_as_written_strangers_are_refused(told: Example) -> None:
     as_written(told)
 
 
-@pytest.mark.parametrize(
-    ("told", "cut"),
-    [pytest.param(told, cut, id=f"{told.name}: {cut.line.strip()}") for told in EXAMPLES for cut in told.cuts],
-)
+@each_cut(EXAMPLES)
 def test_without_one_line_strangers_get_nothing(told: Example, cut: Cut) -> None:
     assert strangers_without(told, cut) == cut.gives
 
