@@ -15,7 +15,7 @@ from servers import ask, serving, wsgi_serving
 
 from bartizan import Bartizan, Misuse, Rule, allow
 from bartizan.asgi import GateMiddleware
-from bartizan.core.address import UNKNOWN, Clients, client_of, network_of
+from bartizan.core.client import UNKNOWN, Clients, client_of, network_of
 from bartizan.core.request import EnvironHeaders, Request
 from bartizan.core.ring import new_root
 from bartizan.testing.kit import Kit, headers_of

@@ -9,7 +9,7 @@ from servers import Answer, ask, serving, wsgi_serving
 
 from bartizan import KeyFormat, Misuse, Rule, allow
 from bartizan.asgi import GateMiddleware
-from bartizan.core.address import MOST_NETWORKS, Networks, checked_networks
+from bartizan.core.client import MOST_NETWORKS, Networks, checked_networks
 from bartizan.core.drive import run
 from bartizan.core.ring import new_root
 from bartizan.core.tables import ANYTHING, Update

@@ -10,8 +10,8 @@ from bartizan.access.roles import Roles, RoleSet, checked_roles
 from bartizan.audit.journal import MutedJournal, OutboxJournal
 from bartizan.browser.csrf import OriginCheck
 from bartizan.browser.return_paths import ReturnPaths
-from bartizan.core.address import Clients, ForwardingHeader
 from bartizan.core.cache import Cache
+from bartizan.core.client import Clients, ForwardingHeader
 from bartizan.core.drive import run
 from bartizan.core.events import SYSTEM, AuditEvent
 from bartizan.core.once import ONCE, Once

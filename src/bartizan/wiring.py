@@ -8,7 +8,7 @@ from bartizan.access.carry import Job
 from bartizan.access.roles import ROLES, Roles
 from bartizan.audit.journal import OutboxJournal
 from bartizan.blocking import BlockingBartizan
-from bartizan.core.address import ForwardingHeader
+from bartizan.core.client import ForwardingHeader
 from bartizan.core.once import Once
 from bartizan.core.passage import Decision, Rule
 from bartizan.core.principal import Environment, Principal

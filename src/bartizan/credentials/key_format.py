@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from re import compile as regex
 
-from bartizan.core.address import checked_networks, client_of
+from bartizan.core.client import checked_networks, client_of
 from bartizan.core.ports import Entropy, fresh
 from bartizan.core.principal import ENVIRONMENTS, Environment, checked_org
 from bartizan.core.requirement import checked_scopes

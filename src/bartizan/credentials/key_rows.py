@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from hmac import compare_digest
 from typing import Any, Literal, NoReturn, cast
 
-from bartizan.core.address import Networks
+from bartizan.core.client import Networks
 from bartizan.core.encoding import canonical, joined
 from bartizan.core.principal import ENVIRONMENTS, Environment, PublishablePrincipal, SecretPrincipal, verified
 from bartizan.core.ring import Begun, Purpose, SecretRing, Subkey

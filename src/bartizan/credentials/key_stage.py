@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import Literal
 
-from bartizan.core.address import Clients
+from bartizan.core.client import Clients
 from bartizan.core.principal import Environment, Principal, PublishablePrincipal, SecretPrincipal
 from bartizan.core.request import Request
 from bartizan.credentials.key_format import origin_allowed

@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from bartizan.core.address import client_of
 from bartizan.core.cache import Cache
+from bartizan.core.client import client_of
 from bartizan.core.events import AuditEvent, Journal, current_actor, entered
 from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import Environment, checked_org

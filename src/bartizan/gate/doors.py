@@ -9,7 +9,7 @@ from re import ASCII, compile as pattern
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from bartizan.core.address import Clients, Networks, checked_networks
+from bartizan.core.client import Clients, Networks, checked_networks
 from bartizan.core.drive import settle
 from bartizan.core.passage import Origins
 from bartizan.core.ports import Clock, Waits
