@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from functools import partial
 from time import perf_counter_ns
 from typing import Final
 
-from bartizan.core.drive import Blocking, blocking, settle
+from bartizan.core.drive import Blocking, blocking
 from bartizan.core.events import AuditEvent, Journal
 from bartizan.core.passage import Admit, Ambient, Authenticator, Decision, Edits, Head, HeaderPairs, Login, Refuse, Rule
 from bartizan.core.ports import Clock, Waits
@@ -31,7 +30,7 @@ from bartizan.gate.patterns import METHODS, Pattern, Table, params_of, segments_
 from bartizan.gate.presented import LENGTH, Reader, check_length, is_preflight, scan
 from bartizan.gate.problems import Problems, asked as _asked, refusal
 from bartizan.gate.rules import Plan
-from bartizan.gate.settled import ways_met
+from bartizan.gate.settled import denial, ways_met
 from bartizan.gate.targets import MALFORMED, judged
 
 ANONYMOUS = "anonymous"
@@ -283,19 +282,7 @@ class Gate:
     async def _denied(
         self, conditions: Sequence[Condition], caller: Principal, request: Request
     ) -> BartizanError | None:
-        """Why one of the conditions does not hold: the application says `False`, or nothing that counts."""
-        for condition in conditions:
-            try:
-                said: object = await settle(partial(condition.check, caller, request), self._waits)
-            except Unavailable as failed:
-                return failed
-            if said is False:
-                error = Forbidden(Reason.CONDITION)
-                error.about = condition.name
-                return error
-            if said is not True:
-                return Unavailable(Reason.CALLBACK_FAILED)
-        return None
+        return await denial(conditions, caller, request, self._waits)
 
     def _refused(self, error: BartizanError, plan: Plan | None, held: dict[str, Principal], request: Request) -> Refuse:
         event = self._told("request.refused", error, plan, held)

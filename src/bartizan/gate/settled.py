@@ -1,11 +1,23 @@
-"""Whom a requirement lets in, of those whose credentials were verified. Pure."""
+"""Whom a requirement lets in, of those whose credentials were verified."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-from bartizan.core.ports import Clock
+from bartizan.core.drive import settle
+from bartizan.core.ports import Clock, Waits
 from bartizan.core.principal import Principal
-from bartizan.core.requirement import Kinds, Shortfall, Way
-from bartizan.errors import InvalidRequest, MissingScope, Reason, Unauthenticated, WrongCredential
+from bartizan.core.request import Request
+from bartizan.core.requirement import Condition, Kinds, Shortfall, Way
+from bartizan.errors import (
+    BartizanError,
+    Forbidden,
+    InvalidRequest,
+    MissingScope,
+    Reason,
+    Unauthenticated,
+    Unavailable,
+    WrongCredential,
+)
 from bartizan.gate.rules import Plan
 
 NOBODY_CAME = (Way(frozenset()),)
@@ -39,3 +51,21 @@ def ways_met(plan: Plan, held: Mapping[str, Principal], companions: Kinds, clock
     # RFC 6750 section 3: which scopes would do; they are the rule's own words, not the caller's.
     scope = " ".join(sorted(ways.scopes))
     raise MissingScope(headers=(("WWW-Authenticate", f'Bearer error="insufficient_scope", scope="{scope}"'),))
+
+
+async def denial(
+    conditions: Sequence[Condition], caller: Principal, request: Request, waits: Waits
+) -> BartizanError | None:
+    """Why one of the conditions does not hold: the application says `False`, or nothing that counts."""
+    for condition in conditions:
+        try:
+            said: object = await settle(partial(condition.check, caller, request), waits)
+        except Unavailable as failed:
+            return failed
+        if said is False:
+            error = Forbidden(Reason.CONDITION)
+            error.about = condition.name
+            return error
+        if said is not True:
+            return Unavailable(Reason.CALLBACK_FAILED)
+    return None
