@@ -17,6 +17,7 @@ from starlette.routing import Route
 from bartizan import Misuse, Rule, allow, asgi, current_principal, wsgi
 from bartizan.core.passage import Admit
 from bartizan.core.principal import current_unit
+from bartizan.core.request import of_environ
 from bartizan.errors import NotFound, Unauthenticated, Unavailable, WrongCredential
 from bartizan.integrations import starlette
 from bartizan.testing import Kit
@@ -462,7 +463,7 @@ def test_wsgi_under_the_validator() -> None:
 
 
 def test_wsgi_headers_as_the_request_sees_them() -> None:
-    request = wsgi.request_of(environ_of("/", {"X-One": "1", "Cookie": "a=b"}, CONTENT_TYPE="t/t", CONTENT_LENGTH=""))
+    request = of_environ(environ_of("/", {"X-One": "1", "Cookie": "a=b"}, CONTENT_TYPE="t/t", CONTENT_LENGTH=""))
     assert sorted(request.headers) == [(b"content-type", b"t/t"), (b"cookie", b"a=b"), (b"x-one", b"1")]
     assert len(request.headers) == 3
     assert request.headers[0] in list(request.headers)

@@ -49,7 +49,10 @@ def test_a_page_that_needs_somebody_sends_there_and_back(browser: Browser) -> No
     assert back(browser, where) == "/account/orders?page=2&q=a%20b"
     browser.sign_in()
     assert browser.get(back(browser, where)).status == 200
-    environ = {"QUERY_STRING": where.partition("?")[2], "HTTP_COOKIE": browser.cookies()[0][1]}
+    environ = {
+        "REQUEST_METHOD": "GET", "wsgi.url_scheme": "https", "PATH_INFO": "/login",
+        "QUERY_STRING": where.partition("?")[2], "HTTP_COOKIE": browser.cookies()[0][1],
+    }  # fmt: skip
     request = Request(
         "POST",
         "/login",

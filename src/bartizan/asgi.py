@@ -6,7 +6,7 @@ from typing import Any
 
 from bartizan.core.passage import Admit, Refuse
 from bartizan.core.principal import current_unit
-from bartizan.core.request import Request
+from bartizan.core.request import Request, of_scope
 from bartizan.errors import Misuse, Rejected, Unavailable
 from bartizan.gate.gate import Gate
 from bartizan.stores.streams import Message, Passing, Receive, Send, Stream
@@ -42,7 +42,7 @@ class GateMiddleware:
             return
         before = current_unit.get()
         try:
-            request = request_of(scope, scope["method"])
+            request = of_scope(scope, scope["method"])
             admit = await self.gate.check(request)
             if isinstance(admit, Refuse):
                 await _answer(admit, send)
@@ -79,7 +79,7 @@ class GateMiddleware:
             raise Misuse("the gate serves http, websocket and lifespan: it lets nothing else through")
         before = current_unit.get()
         try:
-            request = request_of(scope, "WEBSOCKET")
+            request = of_scope(scope, "WEBSOCKET")
             verdict = await self.gate.check(request)
             if isinstance(verdict, Refuse):
                 await _deny(verdict, scope, send, receive)
@@ -127,19 +127,6 @@ class GateMiddleware:
             await stream.end()
             if admit.ends is not None:
                 await self.gate.end(admit, 101 if answered else 0)
-
-
-def request_of(scope: Scope, method: str) -> Request:
-    """The request of an ASGI scope; its path is what the application routes on, without its leading `root_path`."""
-    path: str = scope["path"]
-    mount: str = scope.get("root_path", "")
-    if mount:
-        if path.startswith(mount) and path[len(mount) : len(mount) + 1] in {"", "/"}:
-            path = path[len(mount) :]
-        else:
-            mount = ""
-    scheme, query = scope.get("scheme", "ws" if method == "WEBSOCKET" else "http"), scope.get("query_string", b"")
-    return Request(method, path, scope["headers"], scope.get("client"), scheme, query, scope.get("raw_path"), mount)
 
 
 async def _answer(refuse: Refuse, send: Send) -> None:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bartizan.asgi import request_of
 from bartizan.core.drive import run, settle
+from bartizan.core.request import of_environ, of_scope
 from bartizan.errors import BartizanError, Misuse, TooLarge, Unavailable
 from bartizan.gate.problems import refusal
 from bartizan.services import Side
 from bartizan.sessions.handlers import LONGEST_BODY, Answered, Asked, Handlers, Resolve, Transport
 from bartizan.sessions.signin import PendingCode
-from bartizan.wsgi import request_of as wsgi_request_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -84,7 +83,7 @@ def session_app(
             body += chunk
             if len(body) > LONGEST_BODY:
                 raise TooLarge
-        request = request_of(scope, scope["method"])
+        request = of_scope(scope, scope["method"])
         answered = await handlers.answer(Asked(request.method, request.path, request.headers, bytes(body)))
         head, content = _written(answered)
         response = Response(content, status_code=answered.status)
@@ -108,7 +107,7 @@ def session_wsgi(
     handlers = _handlers(security, security._shared.blocking_side, deliver, resolve, transport, org)  # noqa: SLF001
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        request, size = wsgi_request_of(environ), environ.get("CONTENT_LENGTH") or "0"
+        request, size = of_environ(environ), environ.get("CONTENT_LENGTH") or "0"
         if not size.isdecimal() or int(size) > LONGEST_BODY:
             raise TooLarge
         body = environ["wsgi.input"].read(int(size))

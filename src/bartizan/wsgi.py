@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from bartizan.core.passage import Admit, Refuse
-from bartizan.core.request import EnvironHeaders, Request
+from bartizan.core.request import Request, of_environ
 from bartizan.errors import BartizanError, Rejected, Unavailable
 from bartizan.gate.gate import BlockingGate, Gate
 from bartizan.stores.bodies import Limited, edited
@@ -30,7 +30,7 @@ class GateMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        request = request_of(environ)
+        request = of_environ(environ)
         context = copy_context()
         verdict = context.run(self.gate.check, request)
         if isinstance(verdict, Refuse):
@@ -41,33 +41,6 @@ class GateMiddleware:
         if "wsgi.input" in environ:  # whatever length was declared: servers read it in different ways
             environ["wsgi.input"] = Limited(environ["wsgi.input"], verdict.rule.body_limit)
         return _Body(self.gate, verdict, request, context, start_response).begin(self.app, environ)
-
-
-def request_of(environ: Environ) -> Request:
-    """The request of a WSGI environment."""
-    peer = environ.get("REMOTE_ADDR")
-    # PEP 3333 knows no raw path; where a server gives one under the usual names, it is checked as ASGI's is.
-    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
-    return Request(
-        environ["REQUEST_METHOD"],
-        _text(environ.get("PATH_INFO", "")) or "/",
-        EnvironHeaders(environ),
-        None if peer is None else (peer, 0),
-        environ["wsgi.url_scheme"],
-        query=environ.get("QUERY_STRING", "").encode("latin-1"),
-        raw_path=None if raw is None else raw.partition("?")[0].encode("latin-1"),
-        mount=_text(environ.get("SCRIPT_NAME", "")),
-    )
-
-
-def _text(native: str) -> str:
-    """A path as the application reads it: UTF-8 in latin-1 (PEP 3333, "Unicode Issues"); what is not becomes U+FFFD."""
-    if native.isascii():
-        return native
-    try:
-        return native.encode("latin-1").decode("utf-8", "replace")
-    except UnicodeEncodeError:  # not a native string: a server that breaks PEP 3333
-        return "\ufffd"
 
 
 class _Body:

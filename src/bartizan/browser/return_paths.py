@@ -1,14 +1,12 @@
 """Where somebody goes back to who had to sign in first: a path of this site alone, as a stamped `next`."""
 
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import parse_qs, quote
 
 from bartizan.core.cookies import PRE, Cookie, browser_secret, cookies_in
 from bartizan.core.passage import HeaderPairs
 from bartizan.core.ports import Clock, Entropy, fresh
 from bartizan.core.principal import Environment
-from bartizan.core.request import Request
+from bartizan.core.request import Request, viewed
 from bartizan.core.ring import Purpose, SecretRing
 from bartizan.core.stamp import Stamp
 from bartizan.errors import InvalidCode, Misuse
@@ -49,10 +47,10 @@ class ReturnPaths:
         """The path that the request's `next` says, or `default` where it is not of ours, or of another browser."""
         if not _is_local(default):
             raise Misuse("default is a path of this site")
-        query, cookie = _parts(request)
-        secret = cookies_in(cookie).get(PRE)
+        asked = viewed(request)
+        secret = cookies_in(asked.header("cookie") or "").get(PRE)
         try:
-            (text,) = parse_qs(query, max_num_fields=MOST_FIELDS)[NEXT]
+            (text,) = parse_qs(asked.query.decode("latin-1"), max_num_fields=MOST_FIELDS)[NEXT]
             path = self._stamp.read(
                 text, now=self._clock.seconds(), bind=(secret or "").encode("latin-1")
             ).body.decode()
@@ -66,17 +64,3 @@ def _is_local(path: str) -> bool:
     return (
         path[:1] == "/" and path[1:2] not in {"/", "\\"} and path.isascii() and path.isprintable() and "\\" not in path
     )
-
-
-def _parts(request: Any) -> tuple[str, str]:
-    """Query and cookies of a request of ours, or of a framework: it has an ASGI scope or a WSGI environment."""
-    if isinstance(request, Request):
-        return request.query.decode("latin-1"), request.header("cookie") or ""
-    for name in ("", "scope", "environ", "META"):
-        found = getattr(request, name, None) if name else request
-        if isinstance(found, Mapping) and "query_string" in found:
-            lines = [value for key, value in found["headers"] if key == b"cookie"]
-            return found["query_string"].decode("latin-1"), b"; ".join(lines).decode("latin-1")
-        if isinstance(found, Mapping) and "QUERY_STRING" in found:
-            return str(found["QUERY_STRING"]), str(found.get("HTTP_COOKIE", ""))
-    raise Misuse("return_path takes the request, of ours or of your framework")

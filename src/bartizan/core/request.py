@@ -5,8 +5,10 @@ from typing import Any, Final, NoReturn, overload
 
 from bartizan.errors import Misuse
 
-ORIGIN: Final = 2  # where the gate's scan of the headers puts these two
+AUTHORIZATION: Final = 0  # where the gate's scan of the headers puts these
+ORIGIN: Final = 2
 SEC_FETCH_SITE: Final = 3
+DPOP: Final = 10
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 
@@ -82,6 +84,22 @@ class Request:
         found = [value for key, value in self.headers if key == wanted]
         return b", ".join(found).decode("latin-1") if found else None
 
+    @property
+    def proof(self) -> str | None:
+        """The proof of possession that came with it (RFC 9449 section 4.1), unread; two of them are none that is good.
+
+        Without one, whoever says `Authorization: DPoP` has brought an empty one.
+        """
+        slots = self.slots
+        if slots is None:
+            found, scheme = self.header("dpop"), (self.header("authorization") or "")[:5].lower()
+            return "" if found is None and scheme == "dpop " else found
+        proof: bytes | None = slots[DPOP]
+        if proof is None:
+            scheme_of: bytes | None = slots[AUTHORIZATION]
+            return "" if scheme_of is not None and scheme_of[:5].lower() == b"dpop " else None
+        return proof.decode("latin-1")
+
     def from_browser(self) -> bool:
         """Whether a web page sent it. `Sec-Fetch-Mode` alone does not say so: Node sends it from servers too."""
         slots = self.slots
@@ -94,3 +112,56 @@ class Request:
 
     def __reduce_ex__(self, _: Any) -> NoReturn:
         raise Misuse("a request is not copied or pickled: credentials are in its headers")
+
+
+def of_scope(scope: Mapping[str, Any], method: str) -> Request:
+    """The request of an ASGI scope; its path is what the application routes on, without its leading `root_path`."""
+    path: str = scope["path"]
+    mount: str = scope.get("root_path", "")
+    if mount:
+        if path.startswith(mount) and path[len(mount) : len(mount) + 1] in {"", "/"}:
+            path = path[len(mount) :]
+        else:
+            mount = ""
+    scheme, query = scope.get("scheme", "ws" if method == "WEBSOCKET" else "http"), scope.get("query_string", b"")
+    return Request(method, path, scope["headers"], scope.get("client"), scheme, query, scope.get("raw_path"), mount)
+
+
+def of_environ(environ: Mapping[str, Any]) -> Request:
+    """The request of a WSGI environment."""
+    peer = environ.get("REMOTE_ADDR")
+    # PEP 3333 knows no raw path; where a server gives one under the usual names, it is checked as ASGI's is.
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    return Request(
+        environ["REQUEST_METHOD"],
+        _text(environ.get("PATH_INFO", "")) or "/",
+        EnvironHeaders(environ),
+        None if peer is None else (peer, 0),
+        environ["wsgi.url_scheme"],
+        query=environ.get("QUERY_STRING", "").encode("latin-1"),
+        raw_path=None if raw is None else raw.partition("?")[0].encode("latin-1"),
+        mount=_text(environ.get("SCRIPT_NAME", "")),
+    )
+
+
+def _text(native: str) -> str:
+    """A path as the application reads it: UTF-8 in latin-1 (PEP 3333, "Unicode Issues"); what is not becomes U+FFFD."""
+    if native.isascii():
+        return native
+    try:
+        return native.encode("latin-1").decode("utf-8", "replace")
+    except UnicodeEncodeError:  # not a native string: a server that breaks PEP 3333
+        return "\ufffd"
+
+
+def viewed(request: object) -> Request:
+    """The request as we see it, given ours or a framework's: that has an ASGI scope, or a WSGI environment."""
+    if isinstance(request, Request):
+        return request
+    for name in ("", "scope", "environ", "META"):
+        found = getattr(request, name, None) if name else request
+        if isinstance(found, Mapping) and "query_string" in found:
+            return of_scope(found, found.get("method", "WEBSOCKET"))
+        if isinstance(found, Mapping) and "QUERY_STRING" in found:
+            return of_environ(found)
+    raise Misuse("this takes the request: Bartizan's, your framework's, an ASGI scope, or a WSGI environment")

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from flask import Flask, Response, request as flask_request
 
 from bartizan.core.passage import Refuse
+from bartizan.core.request import of_environ
 from bartizan.errors import BartizanError, Misuse, Rejected, Unavailable
 from bartizan.gate.gate import Gate
 from bartizan.integrations.coverage import tell
 from bartizan.integrations.routes import routes_of
-from bartizan.wsgi import Environ, GateMiddleware, StartResponse, request_of
+from bartizan.wsgi import Environ, GateMiddleware, StartResponse
 
 _log = logging.getLogger("bartizan.integrations")
 
@@ -49,7 +50,7 @@ def install(app: Flask, gate: Gate) -> None:
     app.extensions["bartizan"] = gate
 
     def answer(error: BartizanError) -> Response:
-        refuse: Refuse = gate.refusal(error, request_of(flask_request.environ))
+        refuse: Refuse = gate.refusal(error, of_environ(flask_request.environ))
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in refuse.headers]
         return Response(refuse.body, refuse.status, headers)
 
