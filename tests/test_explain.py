@@ -101,7 +101,7 @@ class Place:
             "key_expired": ("GET", "/orders/1", [bearer(self.expired.key)]),
             "key_in_browser": ("GET", "/orders/1", [bearer(good), ("Origin", "https://a.example")]),
             "origin_not_allowed": ("GET", "/orders/1", [shown(self.shop.key), ("Origin", "https://a.example")]),
-            "token_bound": ("GET", "/me", [("Authorization", "DPoP abc")]),
+            "dpop of nothing": ("GET", "/me", [("Authorization", "DPoP abc")]),
             "wrong_token_type": ("GET", "/me", [bearer("eyJhbGciOiJub25lIn0.e30.")]),
         }
 

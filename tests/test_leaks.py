@@ -134,7 +134,8 @@ def test_browser_leak_is_one_of_two() -> None:
 
 
 def test_the_scan_of_the_gate_is_where_the_request_looks() -> None:
-    assert (core_request.ORIGIN, core_request.SEC_FETCH_SITE) == (presented.ORIGIN, presented.SEC_FETCH_SITE)
+    places = core_request.AUTHORIZATION, core_request.ORIGIN, core_request.SEC_FETCH_SITE, core_request.DPOP
+    assert [presented._NAMES[at] for at in places] == [b"authorization", b"origin", b"sec-fetch-site", b"dpop"]
     for headers, outcome in (
         ([(b"origin", b"null")], True), ([(b"sec-fetch-site", b"none")], True), ([(b"sec-fetch-mode", b"cors")], False),
     ):  # fmt: skip

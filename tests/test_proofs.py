@@ -7,10 +7,11 @@ import pytest
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, OKPKey
 
-from bartizan.sessions.binding import Fault, Proof, ProofReader, token_hash
+from bartizan.errors import Reason
+from bartizan.sessions.binding import Proof, ProofReader, token_hash
 
 NOW = 1_562_262_616
-READER = ProofReader("https://server.example.com")
+READER = ProofReader(["https://server.example.com"])
 RFC_PROOF = (  # RFC 9449 section 4.1
     "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJo"
     "RjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJq"
@@ -37,7 +38,7 @@ def made(key: Any = KEY, *, header: dict[str, Any] | None = None, **claims: Any)
     return jws.serialize_compact(head, json.dumps(payload), key, registry=registry)
 
 
-def read(text: str, **more: Any) -> Proof | Fault:
+def read(text: str, **more: Any) -> Proof | Reason:
     return READER.read(text, **{"method": "POST", "path": "/token", "now": NOW, **more})
 
 
@@ -70,39 +71,39 @@ def test_a_proof_of_a_client_library_is_taken(key: Any) -> None:
 @pytest.mark.parametrize(
     ("proof", "fault"),
     [
-        (made(header={"typ": "jwt"}), Fault.WRONG_TYPE),
-        (made(header={"jwk": KEY.as_dict(private=True)}), Fault.UNUSABLE_KEY),
-        (made(header={"jwk": OTHER.as_dict(private=False)}), Fault.WRONG_ALGORITHM),
-        (made(header={"jwk": {"kty": "OKP", "crv": "Ed25519", "x": "A" * 43}}), Fault.UNUSABLE_KEY),
-        (made(header={"jwk": ECKey.generate_key("P-256").as_dict(private=False)}), Fault.WRONG_SIGNATURE),
-        (made(htm="GET"), Fault.OTHER_METHOD),
-        (made(htm="post"), Fault.OTHER_METHOD),
-        (made(htu="https://evil.example/token"), Fault.OTHER_URL),
-        (made(htu="http://server.example.com/token"), Fault.OTHER_URL),
-        (made(htu="https://server.example.com/a/../token"), Fault.OTHER_URL),
-        (made(htu="https://me@server.example.com/token"), Fault.OTHER_URL),
-        (made(htu="https://server.example.com/%2token"), Fault.OTHER_URL),
-        (made(htu=None), Fault.OTHER_URL),
-        (made(iat=NOW - 61), Fault.TOO_OLD),
-        (made(iat=NOW + 6), Fault.NOT_YET),
-        (made(iat=True), Fault.MALFORMED),
-        (made(iat=NOW + 0.5), Fault.MALFORMED),
-        (made(jti=""), Fault.MALFORMED),
-        (made(jti="j" * 129), Fault.MALFORMED),
-        (made(jti=None), Fault.MALFORMED),
-        (made() + "=", Fault.MALFORMED),
-        (made() + ".x", Fault.MALFORMED),
-        ("x" * 5000, Fault.MALFORMED),
+        (made(header={"typ": "jwt"}), Reason.PROOF_MALFORMED),
+        (made(header={"jwk": KEY.as_dict(private=True)}), Reason.PROOF_MALFORMED),
+        (made(header={"jwk": OTHER.as_dict(private=False)}), Reason.PROOF_MALFORMED),
+        (made(header={"jwk": {"kty": "OKP", "crv": "Ed25519", "x": "A" * 43}}), Reason.PROOF_MALFORMED),
+        (made(header={"jwk": ECKey.generate_key("P-256").as_dict(private=False)}), Reason.PROOF_FORGED),
+        (made(htm="GET"), Reason.PROOF_OTHER_REQUEST),
+        (made(htm="post"), Reason.PROOF_OTHER_REQUEST),
+        (made(htu="https://evil.example/token"), Reason.PROOF_OTHER_REQUEST),
+        (made(htu="http://server.example.com/token"), Reason.PROOF_OTHER_REQUEST),
+        (made(htu="https://server.example.com/a/../token"), Reason.PROOF_OTHER_REQUEST),
+        (made(htu="https://me@server.example.com/token"), Reason.PROOF_OTHER_REQUEST),
+        (made(htu="https://server.example.com/%2token"), Reason.PROOF_OTHER_REQUEST),
+        (made(htu=None), Reason.PROOF_OTHER_REQUEST),
+        (made(iat=NOW - 61), Reason.PROOF_OUT_OF_TIME),
+        (made(iat=NOW + 6), Reason.PROOF_OUT_OF_TIME),
+        (made(iat=True), Reason.PROOF_MALFORMED),
+        (made(iat=NOW + 0.5), Reason.PROOF_MALFORMED),
+        (made(jti=""), Reason.PROOF_MALFORMED),
+        (made(jti="j" * 129), Reason.PROOF_MALFORMED),
+        (made(jti=None), Reason.PROOF_MALFORMED),
+        (made() + "=", Reason.PROOF_MALFORMED),
+        (made() + ".x", Reason.PROOF_MALFORMED),
+        ("x" * 5000, Reason.PROOF_MALFORMED),
     ],
-    ids=lambda value: value.value if isinstance(value, Fault) else "proof",
+    ids=lambda value: value.value if isinstance(value, Reason) else "proof",
 )
-def test_a_proof_that_is_not_for_this_request_is_refused(proof: str, fault: Fault) -> None:
+def test_a_proof_that_is_not_for_this_request_is_refused(proof: str, fault: Reason) -> None:
     assert read(proof) is fault
 
 
 def test_a_shared_secret_is_no_proof() -> None:
     secret = OctKey.generate_key(256)
-    for jwk, fault in ((secret.as_dict(private=True), Fault.UNUSABLE_KEY), (public(KEY), Fault.WRONG_ALGORITHM)):
+    for jwk, fault in ((secret.as_dict(private=True), Reason.PROOF_MALFORMED), (public(KEY), Reason.PROOF_MALFORMED)):
         assert read(made(secret, header={"alg": "HS256", "jwk": jwk})) is fault
 
 
@@ -112,12 +113,12 @@ def test_the_window_has_its_ends_within(iat: int) -> None:
 
 
 def test_dpop_other_key() -> None:
-    assert read(made(OTHER), thumbprint=KEY.thumbprint()) is Fault.OTHER_KEY
+    assert read(made(OTHER), thumbprint=KEY.thumbprint()) is Reason.SESSION_MISBOUND
 
 
 @pytest.mark.parametrize("ath", [None, token_hash("another")])
 def test_dpop_other_token(ath: str | None) -> None:
-    assert read(made(ath=ath), token="one") is Fault.OTHER_TOKEN
+    assert read(made(ath=ath), token="one") is Reason.PROOF_OTHER_TOKEN
 
 
 def test_dpop_same_jti_other_key() -> None:
@@ -132,5 +133,5 @@ def test_one_url_in_another_spelling_is_the_same(htu: str) -> None:
 
 @pytest.mark.parametrize("given", [None, "old", 7])
 def test_a_nonce_that_is_asked_for_must_be_ours(given: object) -> None:
-    assert read(made(nonce=given), nonce=lambda text: text == "ours") is Fault.WRONG_NONCE
+    assert read(made(nonce=given), nonce=lambda text: text == "ours") is Reason.PROOF_WITHOUT_NONCE
     assert isinstance(read(made(nonce="ours"), nonce=lambda text: text == "ours"), Proof)

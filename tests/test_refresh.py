@@ -29,7 +29,7 @@ FAMILY = FamilyRow(
     id="f" * 32, environment="live", org="org_1", subject="cons_1", guest=0, granted="[null,[],{}]", generation=5,
     salt=NEW, previous_salt=OLD, rotated_at=T, confirmed=0, late=0, binding=None, subject_epoch=1, org_epoch=2,
     everyone_epoch=3, created_at=T - 1000, idle_ends=T + 14 * DAY, absolute_ends=T + 80 * DAY, revoked_at=None,
-    revoked_for=None,
+    revoked_for=None, device=None,
 )  # fmt: skip
 CLEAR = (UNTOUCHED, UNTOUCHED, UNTOUCHED)
 

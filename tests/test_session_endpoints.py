@@ -14,7 +14,7 @@ from cookie_places import ORG, ORIGIN, Browser, Reply, Site
 from hypothesis import given, settings, strategies as st
 
 from bartizan import ConsumerPrincipal, Misuse, SigninPolicy, current_principal
-from bartizan.core.cookies import ACCESS, DEVICE, PRE, REFRESH
+from bartizan.core.cookies import ACCESS, BIND, DEVICE, PRE, REFRESH
 from bartizan.core.drive import run
 from bartizan.core.encoding import base64url
 from bartizan.endpoints import session_app, session_wsgi
@@ -431,7 +431,7 @@ def test_dead_cookies_are_taken_away_by_refresh_alone(browser: Browser) -> None:
     browser.site.blocking.revoke(str(browser.session), org=ORG)
     refused = browser.post("/auth/refresh")
     assert refused.status == 401
-    assert refused.cookies == {ACCESS: "", REFRESH: ""}
+    assert refused.cookies == {ACCESS: "", REFRESH: "", BIND: ""}
     assert REFRESH not in browser.jar
     forged = browser.site.ask("POST", "/auth/refresh", [("Origin", ORIGIN), ("Cookie", f"{REFRESH}=rt_forged")])
     assert (forged.status, forged.cookies) == (401, {})
@@ -447,7 +447,7 @@ def test_reuse_takes_the_cookies_away(browser: Browser) -> None:
         assert browser.get("/me").status == 200
     caught = thief.post("/auth/refresh")
     assert (caught.status, browser.site.events("session.reused")) == (401, 1)
-    assert caught.cookies == {ACCESS: "", REFRESH: ""}
+    assert caught.cookies == {ACCESS: "", REFRESH: "", BIND: ""}
     assert browser.get("/me").status == 401
 
 
@@ -457,7 +457,7 @@ def test_logout_keeps_sibling_app_cookies(browser: Browser) -> None:
     out = browser.post("/auth/logout")
     assert out.status == 204
     assert out.header("clear-site-data") == '"cache", "storage"'
-    assert out.cookies == {ACCESS: "", REFRESH: ""}
+    assert out.cookies == {ACCESS: "", REFRESH: "", BIND: ""}
     assert set(browser.jar) == {DEVICE, PRE}
     assert browser.get("/me").status == 401
     assert browser.post("/auth/logout").status == 204  # again, with nothing
@@ -468,7 +468,7 @@ def test_logout_of_a_session_that_has_to_be_renewed(browser: Browser) -> None:
     browser.sign_in()
     browser.site.clock.advance(400)
     out = browser.post("/auth/logout")
-    assert (out.status, out.cookies) == (204, {ACCESS: "", REFRESH: ""})
+    assert (out.status, out.cookies) == (204, {ACCESS: "", REFRESH: "", BIND: ""})
     (row,) = browser.site.rows()
     assert row.revoked_at is not None
     assert row.generation == 0

@@ -21,7 +21,7 @@ from bartizan.credentials.jwks import published_key_set
 from bartizan.credentials.jws import SigningKey, new_signing_key
 from bartizan.credentials.tokens import TokenReader, access_policy
 from bartizan.errors import InvalidSession, InvalidToken
-from bartizan.testing import Kit
+from bartizan.testing import Kit, ProofKey
 from bartizan.testing.kit import headers_of
 from bartizan.wsgi import GateMiddleware as WsgiMiddleware
 
@@ -233,11 +233,28 @@ def test_invalid_request(place: Place) -> None:
     assert place.get("/me", bearer, query=b"after=eyJpZCI6MX0&t=eyJpZCI6MX0.aaaa.bbbb")[0] == 200
 
 
-def test_dpop_is_reserved(place: Place) -> None:
+def test_dpop_bound_token_as_bearer(place: Place) -> None:
+    key = ProofKey()
+    bound = place.forge.with_claims(cnf={"jkt": key.thumbprint})
+    proof = key.proof("GET", "https://shop.example/me", token=bound)
+    for extra in ([], [("DPoP", proof)], [("DPoP", "")]):
+        status, headers = place.get("/me", ("Authorization", f"Bearer {bound}"), *extra)
+        assert (status, place.reason) == (401, "token_bound")
+        assert headers["www-authenticate"] == 'DPoP error="invalid_token", algs="ES256 EdDSA Ed25519"'
+
+
+def test_dpop_proof_with_unbound_token(place: Place) -> None:
+    proof = ProofKey().proof("GET", "https://shop.example/me", token=place.forge.good)
     for scheme in ("DPoP", "dpop", "DPOP"):
         status, headers = place.with_token(place.forge.good, scheme=scheme)
-        assert (status, place.reason) == (401, "token_bound")
-        assert headers["www-authenticate"] == 'Bearer error="invalid_token"'
+        assert (status, place.reason) == (401, "token_not_bound"), "and no proof at all"
+        assert headers["www-authenticate"] == 'DPoP error="invalid_token", algs="ES256 EdDSA Ed25519"'
+    for scheme in ("DPoP", "Bearer"):
+        assert place.get("/me", ("Authorization", f"{scheme} {place.forge.good}"), ("DPoP", proof))[0] == 401
+        assert place.reason == "token_not_bound"
+    for text in ("abc", "sk_live_" + "A" * 60, place.kit.key(org="org_1").key):
+        assert place.get("/me", ("Authorization", f"DPoP {text}"))[0] == 401
+        assert place.reason == "malformed_token"
 
 
 def test_alternatives_do_not_add_scopes(place: Place) -> None:

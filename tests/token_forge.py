@@ -299,7 +299,6 @@ CLAIMS: Mapping[str, Callable[[Forge], str]] = {
     "env_live": lambda f: f.with_claims(env="live"),
     "env_list": lambda f: f.with_claims(env=["test"]),
     "cnf_mismatch": lambda f: f.with_claims(cnf={"jkt": "x"}),
-    "dpop_bound_token_as_bearer": lambda f: f.with_claims(cnf={"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}),
     "scope_list": lambda f: f.with_claims(scope=["orders:read"]),
     "guest_string": lambda f: f.with_claims(guest="false"),
     "factors_list": lambda f: f.with_claims(factors=["otp"]),

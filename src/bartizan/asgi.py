@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any
 
-from bartizan.core.passage import Admit, Refuse
+from bartizan.core.passage import PROTOCOL, Admit, Refuse
 from bartizan.core.principal import current_unit
 from bartizan.core.request import Request, of_scope
 from bartizan.errors import Misuse, Rejected, Unavailable
@@ -87,6 +87,11 @@ class GateMiddleware:
                 await self.app(scope, receive, send)
             else:
                 scope["bartizan"] = verdict
+                if PROTOCOL in (offered := list(scope.get("subprotocols", ()))):
+                    at = offered.index(PROTOCOL)
+                    # What stands behind our name is for us; a browser wants to hear one of the names that it offered.
+                    scope["subprotocols"] = offered[:at] + offered[at + 2 :]
+                    send = _chosen(send)
                 await self._websocket(scope, receive, send, request, verdict)
         finally:
             current_unit.set(before)
@@ -127,6 +132,15 @@ class GateMiddleware:
             await stream.end()
             if admit.ends is not None:
                 await self.gate.end(admit, 101 if answered else 0)
+
+
+def _chosen(send: Send) -> Send:
+    async def choosing(message: Message) -> None:
+        if message["type"] == "websocket.accept" and not message.get("subprotocol"):
+            message = {**message, "subprotocol": PROTOCOL}
+        await send(message)
+
+    return choosing
 
 
 async def _answer(refuse: Refuse, send: Send) -> None:

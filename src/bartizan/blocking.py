@@ -53,6 +53,12 @@ class BlockingSessions(Blocking):
     refresh: Final = blocking(Sessions.refresh)
     upgrade: Final = blocking(Sessions.upgrade)
     authenticate: Final = blocking(Sessions.authenticate)
+
+    def ticket(self, *, path: str) -> str:
+        """As `Sessions.ticket`."""
+        text: str = self._service.ticket(path=path)
+        return text
+
     list: Final = blocking(Sessions.list)
     revoke: Final = blocking(Sessions.revoke)
     revoke_subject: Final = blocking(Sessions.revoke_subject)

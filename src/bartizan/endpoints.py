@@ -15,8 +15,9 @@ from bartizan.core.request import of_environ, of_scope
 from bartizan.errors import BartizanError, Misuse, TooLarge, Unavailable
 from bartizan.gate.problems import refusal
 from bartizan.services import Side
-from bartizan.sessions.handlers import LONGEST_BODY, Answered, Asked, Handlers, Resolve, Transport
+from bartizan.sessions.handlers import Handlers, Resolve, Transport
 from bartizan.sessions.signin import PendingCode
+from bartizan.sessions.wire import LONGEST_BODY, Answered, Asked
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -84,7 +85,7 @@ def session_app(
             if len(body) > LONGEST_BODY:
                 raise TooLarge
         request = of_scope(scope, scope["method"])
-        answered = await handlers.answer(Asked(request.method, request.path, request.headers, bytes(body)))
+        answered = await handlers.answer(Asked(request, bytes(body)))
         head, content = _written(answered)
         response = Response(content, status_code=answered.status)
         response.raw_headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in head]
@@ -111,7 +112,7 @@ def session_wsgi(
         if not size.isdecimal() or int(size) > LONGEST_BODY:
             raise TooLarge
         body = environ["wsgi.input"].read(int(size))
-        answered = run(handlers.answer(Asked(request.method, request.path, request.headers, body)))
+        answered = run(handlers.answer(Asked(request, body)))
         head, content = _written(answered)
         start_response(f"{answered.status} {HTTPStatus(answered.status).phrase}", head)
         return [content]
@@ -123,6 +124,8 @@ def _handlers(  # noqa: PLR0917 - as both take them
     security: "Bartizan", side: Side, deliver: Deliver, resolve: Resolve, transport: Transport, org: str | None
 ) -> Handlers:
     shared, signin = security._shared, side.signin  # noqa: SLF001 - its own endpoints
+    if transport == "cookie" and shared.issuing is not None and shared.issuing.policy.binding == "dpop":
+        raise Misuse('with binding="dpop" every request proves its key, which a page that is navigated to cannot do')
     waits = side.waits if _suspends(deliver) else shared.blocking_side.waits
 
     async def sent(pending: PendingCode, whose: str) -> None:

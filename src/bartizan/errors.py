@@ -65,6 +65,16 @@ class Reason(StrEnum):
     SIGN_IN_AGAIN = "sign_in_again"
     FOREIGN_ORGANIZATION = "foreign_organization"
     MAPPING_FAILED = "mapping_failed"
+    # proofs of possession
+    TOKEN_NOT_BOUND = "token_not_bound"  # noqa: S105 - a reason, not a password
+    PROOF_MISSING = "proof_missing"
+    PROOF_MALFORMED = "proof_malformed"
+    PROOF_FORGED = "proof_forged"
+    PROOF_OTHER_REQUEST = "proof_other_request"
+    PROOF_OTHER_TOKEN = "proof_other_token"  # noqa: S105 - a reason, not a password
+    PROOF_OUT_OF_TIME = "proof_out_of_time"
+    PROOF_WITHOUT_NONCE = "proof_without_nonce"
+    PROOF_REPLAYED = "proof_replayed"
     # texts that we hand out and read back
     MALFORMED = "malformed"
     FORGED = "forged"
@@ -213,6 +223,13 @@ class SessionReused(InvalidSession):
 
     title = "The session was ended: sign in again."
     default = Reason.SESSION_REUSED
+
+
+class InvalidProof(Unauthenticated):
+    """A proof of possession that is missing or does not hold for this very request and token (RFC 9449)."""
+
+    title = "A valid proof of possession is required."
+    default = Reason.PROOF_MALFORMED
 
 
 class InvalidCode(Unauthenticated):

@@ -14,7 +14,7 @@ from bartizan.gate.problems import Problems
 from bartizan.gate.rehearsal import Rehearsal, ShutDoor
 from bartizan.gate.rules import compiled
 from bartizan.services import Shared, Side
-from bartizan.sessions.stage import CHALLENGES as OF_CONSUMERS
+from bartizan.sessions.stage import BOUND, CHALLENGES as OF_CONSUMERS
 
 CHALLENGES = {**OF_KEYS, **OF_CONSUMERS, **OF_MEMBERS}
 
@@ -31,7 +31,9 @@ def gate_over(
     if not served:
         raise Misuse("environments is not empty")
     ours, doors = shared.side.authenticators(served), shared.side.doors(own)
-    schemes = {kind: CHALLENGES[kind] for authenticator in ours for kind in authenticator.kinds}
+    bound = shared.issuing is not None and shared.issuing.policy.binding == "dpop"
+    challenges = {**CHALLENGES, **BOUND} if bound else CHALLENGES
+    schemes = {kind: challenges[kind] for authenticator in ours for kind in authenticator.kinds}
     table = compiled(
         rules, {**schemes, **{door.name: door.challenge for door in doors}}, shared.home,
         login=shared.return_paths is not None,

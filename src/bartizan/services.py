@@ -106,6 +106,7 @@ class Side:
                     backend=backend, waits=waits, ring=shared.ring, tokens=self._tokens, policy=shared.issuing.policy,
                     issuer=shared.issuing.issuer, environment=shared.environment, clock=shared.clock,
                     cache=shared.sessions_cache, journal=shared.journal, wake=shared.sessions_used,
+                    claimed=shared.once_used, origins=shared.urls,
                 )  # fmt: skip
                 self._signin = Signin(
                     backend=backend, waits=waits, ring=shared.ring, environment=shared.environment,
@@ -245,6 +246,7 @@ class Shared:
         self.ring = ring
         self.webhooks = webhooks
         self.signin = signin
+        self.urls = tuple(origins)
         self.origins: OriginCheck | None = OriginCheck(origins) if origins else None
         self.browser_leak = browser_leak
         self.form: KeyFormat | None = (

@@ -59,7 +59,7 @@ class Ours:
         self._row = FamilyRow(
             id="f", environment="live", org="o", subject="s", guest=0, granted="", generation=0, salt=b"",
             previous_salt=b"", rotated_at=0, confirmed=0, late=0, binding=None, subject_epoch=0, org_epoch=0,
-            everyone_epoch=0, created_at=0, idle_ends=2**60, absolute_ends=2**60, revoked_at=None, revoked_for=None,
+            everyone_epoch=0, created_at=0, idle_ends=2**60, absolute_ends=2**60, revoked_at=None, revoked_for=None, device=None,
         )  # fmt: skip
 
     def first(self) -> Token:

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from bartizan.access.roles import Roles
-from bartizan.core.passage import Authenticator
+from bartizan.core.passage import Authenticator, Carriage
 from bartizan.core.principal import MemberPrincipal, Principal
 from bartizan.core.request import Request
 from bartizan.core.scopes import lacking
@@ -15,6 +15,7 @@ class RoledMembers:
 
     def __init__(self, members: Authenticator, roles: Roles) -> None:
         self.slot: Literal["authorization", "x-publishable-key"] = members.slot
+        self.ways: Carriage = members.ways
         self.kinds: frozenset[str] = members.kinds
         self.accompanies: bool = members.accompanies
         self._members = members

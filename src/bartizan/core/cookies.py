@@ -10,6 +10,7 @@ from bartizan.errors import Misuse
 
 ACCESS: Final = "__Host-access"
 REFRESH: Final = "__Host-refresh"
+BIND: Final = "__Host-bind"  # that this browser began the session whose tokens travel in bodies
 PRE: Final = "__Host-pre"  # what tells one browser from another before anybody has signed in
 DEVICE: Final = "__Host-device"  # that somebody signed in here before; it outlives a sign-out
 LONGEST = 4096  # characters of name and value, which browsers keep

@@ -9,6 +9,8 @@ from bartizan.core.request import Request
 from bartizan.core.requirement import Held, Kinds, Requirement, checked_requirement
 from bartizan.errors import BartizanError, Misuse, Reason, Rejected
 
+Carriage = frozenset[Literal["bearer", "dpop", "websocket"]]
+PROTOCOL = "bartizan"  # the websocket subprotocol behind which a token or ticket stands
 HeaderPairs = list[tuple[bytes, bytes]]
 _ADMITTED = Reason.ADMITTED.value
 
@@ -59,6 +61,7 @@ class Authenticator(Protocol):
     """Turns what was presented in one slot into a caller: keys now; tokens and sessions are further ones."""
 
     slot: Literal["authorization", "x-publishable-key"]
+    ways: Carriage  # how it may come in `authorization`, or instead of it
     kinds: Kinds
     accompanies: bool  # whether it may stand beside any other credential, asked for or not
 

@@ -32,6 +32,9 @@ class Purpose(StrEnum):
     PENDING = "pending"
     EXCHANGE = "exchange"
     COOKIE_BIND = "cookie-bind"
+    DPOP_NONCE = "dpop-nonce"
+    DEVICE_HASH = "device-hash"
+    TICKET = "ticket"
     RETURN_PATH = "return-path"
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from re import ASCII, compile as pattern
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
@@ -38,6 +39,11 @@ class SessionPolicy:
     not counted. `member_of(subject, org)` says whether a subject may have tokens for an organization: it is asked
     whenever one is made, and while tokens are used, every staleness bound. `algorithm` is that of new signing keys,
     each of which signs for `signing_key_days`.
+
+    `binding` is what a session is bound to at least, so that its tokens alone are worth nothing: `"dpop"`, a key of the
+    client's (RFC 9449), or `"cookie"`, a cookie beside tokens that travel in bodies; it adds nothing where the tokens
+    are cookies too. A client that brings a proof when its session begins is bound to its key whatever this says.
+    `dpop_nonces` is whether a proof must name a nonce of ours, so that none can be made long before it is used.
     """
 
     access: int = 300
@@ -51,6 +57,8 @@ class SessionPolicy:
     member_of: Callable[[str, str], bool | Awaitable[bool]] | None = None
     algorithm: Literal["EdDSA", "ES256", "ES384", "RS256", "PS256", "HS256"] = "EdDSA"
     signing_key_days: int = 30
+    binding: Literal["none", "cookie", "dpop"] = "none"
+    dpop_nonces: bool = True
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -69,9 +77,14 @@ class SessionPolicy:
             raise Misuse("member_of is a function of subject and organization")
         if self.algorithm not in CHOICES:
             raise Misuse(f"algorithm is one of: {', '.join(CHOICES)}")
+        if self.binding not in {"none", "cookie", "dpop"}:
+            raise Misuse('binding is "none", "cookie" or "dpop"')
 
 
 SESSIONS = SessionPolicy()
+BY_COOKIE = "cookie"  # what a session is bound to, as its row and its tokens' principals say it
+BY_KEY = "key "  # and behind it the key's RFC 7638 thumbprint
+_THUMBPRINT = pattern(r"[A-Za-z0-9_-]{43}", ASCII)
 
 
 class AccessTokens:
@@ -115,12 +128,13 @@ class AccessTokens:
         audience: str | None = None,
         epochs: Sequence[int] | None = None,
         until: int | None = None,
+        binding: str | None = None,
         key: SigningKey | None = None,
     ) -> tuple[str, int]:
         """A new access token for a consumer of `org`, and when it ends: after the policy's life or a little less.
 
         It never lives beyond `until`. `epochs` are those in which the session began, `audience` one of the issuer's,
-        `key` the active one, where it is at hand.
+        `binding` what must be shown beside it, `key` the active one, where it is at hand.
         """
         now = self._clock.seconds()
         chance = self._entropy(20)
@@ -148,6 +162,10 @@ class AccessTokens:
             claims["aud"] = audience
         if epochs is not None:
             claims[CLAIMS.epochs] = list(epochs)
+        if binding is not None:
+            claims[CLAIMS.confirmation] = (
+                {"cookie": True} if binding == BY_COOKIE else {"jkt": binding.removeprefix(BY_KEY)}
+            )
         return signed(key or await self.signing.signing(), claims), expires_at
 
     def consumer(
@@ -160,12 +178,13 @@ class AccessTokens:
         scopes: Collection[str],
         guest: bool,
         factors: Mapping[str, int],
-        audience: str | None,
+        audience: Collection[str] | None,
         until: int,
-        epochs: tuple[int, int, int],
+        epochs: tuple[int, int, int] | None,
+        binding: str | None,
     ) -> ConsumerPrincipal:
         """The consumer of a session that was verified, as a token minted now would name them."""
-        said = Said(generation, frozenset(self.audience if audience is None else {audience}), epochs)
+        said = Said(generation, frozenset(self.audience if audience is None else audience), epochs, binding)
         return verified(
             ConsumerPrincipal, org=org, environment=self._environment, scopes=frozenset(scopes),
             expires_at=min(until, self._clock.seconds() + self._life), actor=f"consumer:{subject}", subject=subject,
@@ -196,12 +215,15 @@ def _header(algorithm: str, kid: str) -> str:
 class Said:
     """What a token says beside its principal: for whoever asks the store whether its session lives."""
 
-    __slots__ = ("audience", "epochs", "generation", "keys")
+    __slots__ = ("audience", "binding", "epochs", "generation", "keys")
 
-    def __init__(self, generation: int, audience: frozenset[str], epochs: tuple[int, int, int] | None) -> None:
+    def __init__(
+        self, generation: int, audience: frozenset[str], epochs: tuple[int, int, int] | None, binding: str | None
+    ) -> None:
         self.generation: int = generation
         self.audience: frozenset[str] = audience
         self.epochs: tuple[int, int, int] | None = epochs
+        self.binding: str | None = binding  # what must be shown beside it
         self.keys: tuple[str, ...] = ()  # of the rows on which it stands, once they were asked for
 
 
@@ -232,8 +254,20 @@ def _consumer(subject: str, expires_at: int, claims: Mapping[str, Any]) -> Consu
             claims[CLAIMS.generation],
             frozenset({audience} if type(audience) is str else audience),
             None if epochs is None else tuple(epochs),
+            _binding(claims[CLAIMS.confirmation]) if CLAIMS.confirmation in claims else None,
         ),
     )
+
+
+def _binding(confirmation: Any) -> str:
+    if confirmation == {"cookie": True}:
+        return BY_COOKIE
+    if type(confirmation) is not dict or confirmation.keys() != {"jkt"}:
+        raise InvalidToken(Reason.CLAIM_INVALID)
+    thumbprint = confirmation["jkt"]  # RFC 9449 section 6.1
+    if type(thumbprint) is not str or not _THUMBPRINT.fullmatch(thumbprint):
+        raise InvalidToken(Reason.CLAIM_INVALID)
+    return BY_KEY + thumbprint
 
 
 class Issuing:
@@ -264,7 +298,7 @@ class Issuing:
         self._wake = wake
         self._cache: Cache[Keyring] = Cache(clock=clock, staleness=staleness, size=1)
         self._reader: Remembering[ConsumerPrincipal] = Remembering(
-            access_policy(issuer=issuer, audience=audience, environment=environment), _consumer
+            access_policy(issuer=issuer, audience=audience, environment=environment, bound=True), _consumer
         )
 
     def _needed(self) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import Literal
 
+from bartizan.core.passage import Carriage
 from bartizan.core.principal import Environment, MemberPrincipal, Principal
 from bartizan.core.request import Request
 from bartizan.credentials.issuer_keys import Issuers
@@ -16,6 +17,7 @@ class MemberAuthenticator:
 
     def __init__(self, issuers: Issuers, environments: Collection[Environment], *, rest: bool) -> None:
         self.slot: Literal["authorization", "x-publishable-key"] = "authorization"
+        self.ways: Carriage = frozenset({"bearer", "websocket"})
         self.kinds: frozenset[str] = frozenset({"member"})
         self.accompanies: bool = False
         self._issuers = issuers

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from typing import Literal
 
 from bartizan.core.client import Clients
+from bartizan.core.passage import Carriage
 from bartizan.core.principal import Environment, Principal, PublishablePrincipal, SecretPrincipal
 from bartizan.core.request import Request
 from bartizan.credentials.key_format import origin_allowed
@@ -21,6 +22,7 @@ class KeyAuthenticator:
     def __init__(self, keys: Keys, kind: Kind, environments: Collection[Environment], clients: Clients) -> None:
         self.slot: Literal["authorization", "x-publishable-key"]
         self.slot = "authorization" if kind == "secret" else "x-publishable-key"
+        self.ways: Carriage = frozenset({"bearer"})
         self.kinds: frozenset[str] = frozenset({kind})
         self.accompanies: bool = kind == "publishable"
         self._keys = keys

@@ -29,6 +29,7 @@ class ClaimNames:
     guest: str = "guest"
     factors: str = "factors"
     epochs: str = "epo"  # in which the session began: of the subject, the organization, and everyone
+    confirmation: str = "cnf"  # RFC 7800 section 3.1: what must be shown beside the token
 
 
 CLAIMS = ClaimNames()
@@ -63,7 +64,8 @@ class TokenPolicy:
     `exact` are claims with the one value that each may have, such as `iss`; `audience` those of which `aud` names at
     least one (None: somebody else checks for whom the token is); `typ` the accepted types, "" for a token without one;
     `texts` and `numbers` the claims that must be there, `forbidden` those that must not. `sub` and `exp` always must.
-    Times are whole UTC seconds. `max_header` is in characters of base64url.
+    `bound` is whether whoever asks looks after `cnf`; else a token that has it is refused. Times are whole UTC seconds.
+    `max_header` is in characters of base64url.
     """
 
     algorithms: frozenset[str]
@@ -77,6 +79,7 @@ class TokenPolicy:
     max_lifetime: int = LONGEST_LIFE
     max_bytes: int = MOST_BYTES
     max_header: int = MOST_HEADER
+    bound: bool = False
 
     def __post_init__(self) -> None:
         checked_algorithms(self.algorithms)
@@ -174,7 +177,7 @@ class Remembering(Generic[V]):
             number = get(name)
             if type(number) is not int or number < 0:
                 raise InvalidToken(Reason.CLAIM_INVALID)
-        if "cnf" in claims:
+        if CLAIMS.confirmation in claims and not policy.bound:
             raise InvalidToken(Reason.TOKEN_BOUND)  # as Bearer it would be worth no more than its text (RFC 9449 7.1)
         if ends - issued > policy.max_lifetime:
             raise InvalidToken(Reason.TOKEN_LIVES_TOO_LONG)
@@ -242,6 +245,7 @@ def access_policy(
     leeway: int = LEEWAY,
     max_lifetime: int = LONGEST_LIFE,
     max_bytes: int = MOST_BYTES,
+    bound: bool = False,
 ) -> TokenPolicy:
     """The policy of an access token of ours (RFC 9068, with organization, session, generation and environment)."""
     _number("max_lifetime", max_lifetime, 1, LONGEST_LIFE)
@@ -257,6 +261,7 @@ def access_policy(
         leeway=leeway,
         max_lifetime=max_lifetime,
         max_bytes=max_bytes,
+        bound=bound,
     )
 
 

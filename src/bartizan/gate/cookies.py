@@ -2,9 +2,9 @@
 
 from bartizan.core.passage import Ambient, Head
 from bartizan.core.principal import Principal
-from bartizan.core.request import Request
+from bartizan.core.request import AUTHORIZATION, ORIGIN, SEC_FETCH_SITE, Request
 from bartizan.errors import BartizanError, InvalidRequest, Reason, Rejected
-from bartizan.gate.presented import AUTHORIZATION, COOKIE, ORIGIN, SEC_FETCH_SITE, Slots
+from bartizan.gate.presented import COOKIE, Slots
 from bartizan.gate.rules import Plan
 
 _PAGE = "text/html"
@@ -26,7 +26,7 @@ async def by_cookie(ambient: Ambient, plan: Plan, held: dict[str, Principal], re
         return ambient.head
     caller, head = found
     other = held.get(ambient.kind)
-    if slots[AUTHORIZATION] is not None and not held.keys() <= COMPANIONS:
+    if other is not None or (slots[AUTHORIZATION] is not None and not held.keys() <= COMPANIONS):
         # Which of two is meant is not for us to guess, unless they are one.
         session: object = getattr(other, "session_id", None)
         if (

@@ -5,15 +5,12 @@ from re import compile as regex
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from bartizan.core.passage import Authenticator
-from bartizan.core.request import EnvironHeaders, Pairs, Request
+from bartizan.core.passage import PROTOCOL, Authenticator
+from bartizan.core.request import AUTHORIZATION, ORIGIN, EnvironHeaders, Pairs, Request
 from bartizan.errors import InvalidKey, InvalidRequest, InvalidToken, Reason, TooLarge, WrongCredential
 from bartizan.gate.doors import Door
 
-AUTHORIZATION: Final = 0
 PUBLISHABLE: Final = 1
-ORIGIN: Final = 2
-SEC_FETCH_SITE: Final = 3
 OVERRIDE: Final = 4
 REQUEST_METHOD: Final = 7
 LENGTH: Final = 8
@@ -29,6 +26,7 @@ _NAMES: Final = (
     b"access-control-request-method",
     b"content-length",
     b"cookie",
+    b"dpop",
 )
 _WANTED: Final = {name: slot for slot, name in enumerate(_NAMES)} | {
     b"x-method-override": OVERRIDE,
@@ -112,11 +110,13 @@ Found = tuple[Authenticator | Door, bytes, str]  # who verifies what, and as whi
 class Reader:
     """Finds the authenticator of each presented credential, by slot and form, never by trial."""
 
-    __slots__ = ("_authorization", "_doors", "_grammars", "_others", "_publishable")
+    __slots__ = ("_authorization", "_doors", "_grammars", "_others", "_proving", "_publishable", "_sockets")
 
     def __init__(self, authenticators: Sequence[Authenticator], doors: Sequence[Door] = ()) -> None:
         ours = [(a, kind) for a in authenticators for kind in a.kinds]
         self._authorization = [(a, kind) for a, kind in ours if a.slot == "authorization"]
+        self._proving = [found for found in self._authorization if "dpop" in found[0].ways]
+        self._sockets = [found for found in self._authorization if "websocket" in found[0].ways]
         self._publishable = [(a, kind) for a, kind in ours if a.slot == "x-publishable-key"]
         self._grammars = tuple(dict.fromkeys(a.recognises for a, _ in ours))  # both kinds of key have one
         self._doors = [door for door in doors if door.slot == "authorization"]
@@ -140,7 +140,10 @@ class Reader:
                     raise InvalidKey(Reason.MALFORMED_KEY)
                 out.append(found)
             elif scheme.lower() == b"dpop":
-                raise InvalidToken(Reason.TOKEN_BOUND)  # taken as Bearer, the token would lose what it is bound to
+                found = _known(self._proving, token.lstrip(b" "))
+                if found is None:
+                    raise InvalidToken(Reason.MALFORMED_TOKEN)
+                out.append(found)
             elif self._doors and (found := _door(self._doors, whole)) is not None:
                 out.append(found)
         value = slots[PUBLISHABLE]
@@ -149,6 +152,8 @@ class Reader:
             if found is None:
                 raise InvalidKey(Reason.MALFORMED_KEY)
             out.append(found)
+        if request.method == "WEBSOCKET" and (protocols := request.header("sec-websocket-protocol")) is not None:
+            self._read_protocols(protocols, slots, out)
         for slot, doors in self._others:
             self._read(request, slots, slot, doors, out)
         if request.query:
@@ -170,6 +175,19 @@ class Reader:
         found = _door(doors, values[0])
         if found is not None:
             out.append(found)
+
+    def _read_protocols(self, protocols: str, slots: Slots, out: list[Found]) -> None:
+        # A page cannot set headers there: what it offers stands behind our own name (RFC 6455 section 1.9).
+        offered = [text.strip(" \t") for text in protocols.split(",")]
+        if PROTOCOL not in offered:
+            return
+        at = offered.index(PROTOCOL) + 1
+        if PROTOCOL in offered[at:] or at == len(offered) or slots[AUTHORIZATION] is not None:
+            raise InvalidRequest(Reason.CREDENTIALS_DISAGREE)
+        found = _known(self._sockets, offered[at].encode("latin-1"))
+        if found is None:
+            raise InvalidToken(Reason.MALFORMED_TOKEN)
+        out.append(found)
 
     def _refuse_query(self, query: bytes) -> None:
         # A query ends up in logs, histories and referrers (RFC 6750 section 2.3): whatever came that way is spent.

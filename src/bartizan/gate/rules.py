@@ -55,7 +55,7 @@ class Plan:
         asked = list(dict.fromkeys(schemes[kind] for kind in sorted(self.kinds) if kind in schemes))
         self.challenge: HeaderPairs = [(_CHALLENGE, scheme) for scheme in asked]
         self._faults: dict[bytes, HeaderPairs] = {
-            fault: [(_CHALLENGE, scheme + fault if scheme == _BEARER else scheme) for scheme in asked]
+            fault: [(_CHALLENGE, _faulted(scheme, fault)) for scheme in asked]
             for fault in (_INVALID_TOKEN, _INVALID_REQUEST)
         }
 
@@ -65,6 +65,13 @@ class Plan:
             nothing_came = error.reason is Reason.NO_CREDENTIAL
             return self.challenge if nothing_came else self._faults[_INVALID_TOKEN]
         return self._faults[_INVALID_REQUEST] if error.reason in _CREDENTIALS_AT_FAULT else []
+
+
+def _faulted(scheme: bytes, fault: bytes) -> bytes:
+    """A challenge that says what was wrong, where its scheme knows how (RFC 6750 section 3, RFC 9449 section 7.1)."""
+    if scheme == _BEARER:
+        return scheme + fault
+    return scheme + b"," + fault if scheme.startswith(b"DPoP ") else scheme
 
 
 def compiled(rules: Sequence[Rule], schemes: dict[str, bytes], home: Noted, *, login: bool = True) -> Table:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from bartizan.core.encoding import Json
 from bartizan.core.events import AuditEvent, Journal, current_actor
 from bartizan.core.principal import ConsumerPrincipal, Environment, current_unit
 from bartizan.core.tables import AnyStep, Backend, Expect, Insert, Is, Now, Update
@@ -42,6 +43,13 @@ class Changes:
         self._journal = journal
         self._keep = keep
 
+    async def in_use(self, org: str, subject: str) -> Sequence[FamilyRow]:
+        """The stored sessions of a subject that live, the one that was used longest ago first."""
+        epochs = await self._state.epochs(org, subject)
+        rows = await self.living(org, subject)
+        lives = [row for row in rows if passed(row.id, *epochs, began(row)) is None]
+        return sorted(lives, key=lambda row: (max(row.created_at, row.rotated_at), row.created_at, row.id))
+
     async def revoke(self, session: str, org: str, reason: Reason | None = None) -> None:
         """End one session. One that is not stored may be a guest's: then it is written down as ended."""
         for _ in range(TRIES):
@@ -70,7 +78,7 @@ class Changes:
             id=session, environment=self._environment, org=org, subject="", guest=1, granted="[null,[],{}]",
             generation=0, salt=b"", previous_salt=b"", rotated_at=0, confirmed=0, late=0, binding=None,
             subject_epoch=0, org_epoch=0, everyone_epoch=0, created_at=0, idle_ends=0, absolute_ends=0,
-            revoked_at=0, revoked_for=None,
+            revoked_at=0, revoked_for=None, device=None,
         )  # fmt: skip
         times = [(name, Now()) for name in ("created_at", "revoked_at")]
         return Insert(FAMILIES, row, set=(*times, ("idle_ends", Now(self._keep)), ("absolute_ends", Now(self._keep))))
@@ -163,3 +171,8 @@ def _own(session: str) -> bool:
     """Whether the caller's own session is meant, whose token may be of another of their organizations."""
     held = current_unit.get().callers
     return any(isinstance(caller, ConsumerPrincipal) and caller.session_id == session for caller in held)
+
+
+def told(name: str, org: str | None, target: str | None, **data: Json) -> AuditEvent:
+    """What is told, by whoever acts now."""
+    return AuditEvent(name=name, org=org, actor=current_actor(), target=target, data=data)

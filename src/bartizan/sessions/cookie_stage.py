@@ -40,7 +40,7 @@ class CookieConsumers:
         expired: InvalidToken | None = None
         if token:
             try:
-                return await self._sessions.authenticate(token.decode("latin-1")), self.head
+                return await self._sessions.authenticate(token.decode("latin-1"), proof=request), self.head
             except InvalidToken as error:
                 if error.reason is not Reason.TOKEN_EXPIRED:
                     raise
@@ -51,10 +51,10 @@ class CookieConsumers:
         if not refresh or request.method == "WEBSOCKET":
             raise expired or InvalidToken(Reason.TOKEN_EXPIRED)  # its cookie went with it
         text = refresh.decode("latin-1")
-        principal = await self._sessions.look(text)
+        principal = await self._sessions.look(text, request)
         if expired is not None and _session_of(token) != principal.session_id:
             raise expired  # of two sessions at once, which of them is meant?
-        return principal, Head(self._sessions, text)
+        return principal, Head(self._sessions, text, request)
 
     def check(self, request: Request, origin: bytes | None, site: bytes | None, /) -> None:
         """Refuse what a page of another origin may have sent; what only reads may be linked to."""
@@ -70,11 +70,12 @@ class CookieConsumers:
 class Head:
     """What becomes of the head of one answer under a rule that our cookies can satisfy."""
 
-    __slots__ = ("_sessions", "_token", "pending")
+    __slots__ = ("_request", "_sessions", "_token", "pending")
 
-    def __init__(self, sessions: Sessions, token: str | None) -> None:
+    def __init__(self, sessions: Sessions, token: str | None, request: Request | None = None) -> None:
         self._sessions = sessions
         self._token = token
+        self._request = request
         self.pending: bool = token is not None
 
     def shaped(self, headers: HeaderPairs) -> Edits:
@@ -101,7 +102,7 @@ class Head:
         if token is None or edits.drop:
             return edits
         try:
-            pair = await self._sessions.refresh(token)
+            pair = await self._sessions.refresh(token, proof=self._request)
         except (Rejected, Unavailable):
             return edits  # it has ended meanwhile, or the store fails: what was made for them is theirs all the same
         return Edits(KEPT_ELSEWHERE, [*NO_STORE, *(each for each in edits.put if each[0] == b"vary")], pair.cookies)

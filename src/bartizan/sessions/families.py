@@ -5,9 +5,11 @@ of everyone. A family keeps the counts of its beginning, so that one write ends 
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from bartizan.core.encoding import Json, canonical
 from bartizan.core.principal import Environment
-from bartizan.core.tables import Expect, Is, Table
+from bartizan.core.tables import Added, Expect, Is, Table
 from bartizan.errors import Reason
 
 SALT = 8  # bytes
@@ -21,7 +23,8 @@ class FamilyRow:
     `granted` (canonical JSON: audience, scopes, factors), binding, the epochs and the absolute end never change. Times
     are the store's, in UTC seconds; `rotated_at` is 0 before the first rotation. `confirmed` is 1 once the newest
     generation was seen in use, and before that 2 once it was given late; `late` is the day of the last generation that
-    was given late times 1000, plus how many there were that day.
+    was given late times 1000, plus how many there were that day. `binding` is what must be shown beside the tokens,
+    `device` a MAC of what the application said of the device in which the session began.
     """
 
     id: str
@@ -45,6 +48,7 @@ class FamilyRow:
     absolute_ends: int
     revoked_at: int | None
     revoked_for: str | None
+    device: str | None
 
 
 FAMILIES = Table(
@@ -53,7 +57,42 @@ FAMILIES = Table(
     key="id",
     expires="idle_ends",
     indexes=(("org", "subject"),),
+    version=2,
+    added={"device": Added(2, None)},
 )
+
+
+class Bound(NamedTuple):
+    """What a family begins with: what must be shown beside its tokens, and the MAC of its device."""
+
+    binding: str | None
+    device: str | None
+
+
+class Guest:
+    """What a guest's first refresh token says beside its MACed generation: the row that it will have."""
+
+    __slots__ = ("absolute_ends", "began", "binding", "created_at", "device", "granted", "org", "subject")
+
+    def __init__(  # noqa: PLR0917 - in the order of the text, whose last two the first version had not
+        self,
+        org: str,
+        subject: str,
+        granted: Json,
+        since: list[int],
+        created_at: int,
+        absolute: int,
+        binding: str | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.org: str = org
+        self.subject: str = subject
+        self.granted: str = canonical(granted)
+        self.began: list[int] = since
+        self.created_at: int = created_at
+        self.absolute_ends: int = absolute
+        self.binding: str | None = binding
+        self.device: str | None = device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,19 +3,18 @@
 Tokens travel in bodies or in cookies, by the choice of whoever mounts them, and never in both.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal, Protocol
 
 from bartizan.core.cookies import DEVICE, PRE, REFRESH, Cookie, browser_secret, cookies_in
 from bartizan.core.drive import settle
-from bartizan.core.encoding import parsed
 from bartizan.core.ports import Clock, Entropy, Waits, fresh
 from bartizan.core.principal import ConsumerPrincipal, PublishablePrincipal, SecretPrincipal, current_principal
-from bartizan.core.request import Pairs
+from bartizan.credentials.access_tokens import BY_COOKIE
 from bartizan.errors import (
     Conflict,
+    InvalidProof,
     InvalidRequest,
     InvalidSession,
     MethodNotAllowed,
@@ -27,78 +26,18 @@ from bartizan.errors import (
     Unavailable,
 )
 from bartizan.sessions.exchanges import EXCHANGE_LIFE, OURS, Identity
-from bartizan.sessions.families import Session
 from bartizan.sessions.pairs import TokenPair, cleared_cookies
 from bartizan.sessions.sessions import Sessions
 from bartizan.sessions.signin import DEVICE_LIFE, PendingCode, Signin
+from bartizan.sessions.wire import NAMES, Answered, Asked, fields_of, read, shown, tokens_of
 
 Transport = Literal["body", "cookie"]
 Resolve = Callable[[Identity], str | Awaitable[str]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Names:
-    """What the fields of requests and answers are called."""
-
-    address: str = "address"
-    request: str = "requestId"
-    code: str = "code"
-    device: str = "device"
-    provider: str = "provider"
-    issuer: str = "issuer"
-    subject: str = "subject"
-    challenge: str = "codeChallenge"
-    exchange: str = "exchangeCode"
-    verifier: str = "codeVerifier"
-    access: str = "accessToken"
-    access_ends: str = "accessTokenExpiresAt"
-    refresh: str = "refreshToken"
-    refresh_ends: str = "refreshTokenExpiresAt"
-    session: str = "session"
-    sessions: str = "sessions"
-    everywhere: str = "everywhere"
-    others: str = "others"
-    ended: str = "ended"
-    expires: str = "expiresAt"
-
-
-NAMES = Names()
 AUTHORIZE_SCOPE = "signin:authorize"  # what a secret key needs to say who somebody is
-LONGEST_BODY = 16 * 1024
 PRE_LIFE = 3600
 ENDED = frozenset({Reason.SESSION_UNKNOWN, Reason.SESSION_REVOKED, Reason.SESSION_EXPIRED, Reason.SESSION_REUSED})
-
-
-class Asked:
-    """A request to one of the endpoints: `path` is what comes after their mount."""
-
-    __slots__ = ("body", "headers", "method", "path")
-
-    def __init__(self, method: str, path: str, headers: Pairs, body: bytes) -> None:
-        self.method: str = method
-        self.path: str = path
-        self.headers: Pairs = headers
-        self.body: bytes = body
-
-    def header(self, name: bytes, between: bytes = b", ") -> str:
-        """The lines of a header, or nothing."""
-        return between.join(value for key, value in self.headers if key == name).decode("latin-1")
-
-
-class Answered:
-    """What an endpoint answers: `body` is JSON, or None."""
-
-    __slots__ = ("body", "cookies", "headers", "status")
-
-    def __init__(
-        self, body: Mapping[str, Any] | None, *, status: int = 200, cookies: Iterable[Cookie] = (), clears: bool = False
-    ) -> None:
-        self.status: int = status
-        self.body: Mapping[str, Any] | None = body
-        self.cookies: tuple[Cookie, ...] = tuple(cookies)
-        self.headers: list[tuple[str, str]] = [("Cache-Control", "no-store")]
-        if clears:  # never "cookies": that would be those of the whole registrable domain
-            self.headers.append(("Clear-Site-Data", '"cache", "storage"'))
 
 
 class Origins(Protocol):
@@ -157,29 +96,35 @@ class Handlers:
 
     async def answer(self, asked: Asked) -> Answered:
         """The answer; what is refused is raised."""
-        path = asked.path.removesuffix("/")
+        request = asked.request
+        path = request.path.removesuffix("/")
         found = self._routes.get(path)
         if found is None:
             raise NotFound(Reason.NO_RULE)
         method, handler = found
-        if asked.method != method:
+        if request.method != method:
             raise MethodNotAllowed(headers=(("Allow", method),))
         if self._cookies and self._origins is not None and path != "/external/authorize":
             # With and without a cookie: whoever is signed in by a stranger's page is signed in as that stranger.
-            self._origins.verify(asked.method, asked.headers)
-        return await handler(asked, _fields(asked))
+            self._origins.verify(request.method, request.headers)
+            if request.proof is not None:
+                raise InvalidProof(Reason.TOKEN_NOT_BOUND)  # a page that is navigated to proves nothing
+        return await handler(asked, fields_of(asked))
 
     # --- in ---
 
-    async def _guest(self, _: Asked, sent: dict[str, Any]) -> Answered:
-        _read(sent)
+    async def _guest(self, asked: Asked, sent: dict[str, Any]) -> Answered:
+        read(sent)
         if _consumer() is not None:
             raise Conflict  # they would leave a session behind that nobody ends
         subject = f"guest_{self._entropy(16).hex()}"
-        return self._told(await self._sessions.start(org=self._whose(), subject=subject, guest=True))
+        pair = await self._sessions.start(
+            org=self._whose(), subject=subject, guest=True, proof=asked.request, device=asked.device
+        )
+        return self._told(pair)
 
     async def _otp_request(self, asked: Asked, sent: dict[str, Any]) -> Answered:
-        address, before, device = _read(sent, NAMES.address, NAMES.request, NAMES.device, needs=1)
+        address, before, device = read(sent, NAMES.address, NAMES.request, NAMES.device, needs=1)
         org, browser, cookies = self._whose(), "", []
         if self._cookies:
             jar = self._jar(asked)
@@ -193,16 +138,16 @@ class Handlers:
         return Answered({NAMES.request: pending.id, NAMES.expires: pending.expires_at}, cookies=cookies)
 
     async def _otp_verify(self, asked: Asked, sent: dict[str, Any]) -> Answered:
-        pending_id, code, address = _read(sent, NAMES.request, NAMES.code, NAMES.address, needs=3)
+        pending_id, code, address = read(sent, NAMES.request, NAMES.code, NAMES.address, needs=3)
         browser = self._jar(asked).get(PRE, "") if self._cookies else ""
         identity = await self._signin.verify_code(pending_id, code, org=self._whose(), address=address, browser=browser)
-        return self._told(await self._signed_in(identity, "otp"), device=self._signin.remember(identity))
+        return self._told(await self._signed_in(asked, identity, "otp"), device=self._signin.remember(identity))
 
     async def _external_authorize(self, _: Asked, sent: dict[str, Any]) -> Answered:
         caller = current_principal(SecretPrincipal)
         if not caller.may(AUTHORIZE_SCOPE):
             raise MissingScope
-        provider, issuer, subject, challenge = _read(
+        provider, issuer, subject, challenge = read(
             sent, NAMES.provider, NAMES.issuer, NAMES.subject, NAMES.challenge, needs=4 if self._cookies else 3
         )
         try:
@@ -214,24 +159,28 @@ class Handlers:
             raise InvalidRequest from None
         return Answered({NAMES.exchange: code, NAMES.expires: self._clock.seconds() + EXCHANGE_LIFE})
 
-    async def _external_exchange(self, _: Asked, sent: dict[str, Any]) -> Answered:
-        code, verifier = _read(sent, NAMES.exchange, NAMES.verifier, needs=2 if self._cookies else 1)
+    async def _external_exchange(self, asked: Asked, sent: dict[str, Any]) -> Answered:
+        code, verifier = read(sent, NAMES.exchange, NAMES.verifier, needs=2 if self._cookies else 1)
         identity = await self._signin.exchange(code, org=self._whose(), code_verifier=verifier)
-        return self._told(await self._signed_in(identity, "external"))
+        return self._told(await self._signed_in(asked, identity, "external"))
 
-    async def _signed_in(self, identity: Identity, factor: str) -> TokenPair:
+    async def _signed_in(self, asked: Asked, identity: Identity, factor: str) -> TokenPair:
         """A session of whom the application says that it is: in the place of the caller's, who had one."""
         subject = await settle(partial(self._resolve, identity), self._waits)
         if not isinstance(subject, str) or not 1 <= len(subject) <= 128 or not subject.isprintable():
             raise Unavailable(Reason.CALLBACK_FAILED)
-        org, factors, me = identity.org, {factor: self._clock.seconds()}, _consumer()
+        org, me = identity.org, _consumer()
+        given: Any = {
+            "subject": subject, "factors": {factor: self._clock.seconds()}, "identity": identity,
+            "proof": asked.request, "device": asked.device,
+        }  # fmt: skip
         if me is not None and (me.guest or me.subject == subject):
             try:
-                return await self._sessions.upgrade(me, subject=subject, factors=factors, identity=identity)
+                return await self._sessions.upgrade(me, **given)
             except InvalidSession:
                 if identity.session_id is None:
                     raise  # else the same button was pressed twice, and the first one has ended the guest's
-        pair = await self._sessions.start(org=org, subject=subject, factors=factors, identity=identity)
+        pair = await self._sessions.start(org=org, **given)
         if me is not None and me.session_id != pair.session.id:
             await self._sessions.end(me.session_id, me.org)  # somebody else's, who sat here before
         return pair
@@ -239,7 +188,7 @@ class Handlers:
     # --- on ---
 
     async def _refresh(self, asked: Asked, sent: dict[str, Any]) -> Answered:
-        (token,) = _read(sent, NAMES.refresh)
+        (token,) = read(sent, NAMES.refresh)
         cookie = self._jar(asked).get(REFRESH)
         if token is not None and (self._cookies or cookie is not None):
             raise InvalidRequest(
@@ -249,7 +198,7 @@ class Handlers:
         if not token:
             raise Unauthenticated(Reason.NO_CREDENTIAL)
         try:
-            return self._told(await self._sessions.refresh(token))
+            return self._told(await self._sessions.refresh(token, proof=asked.request, device=asked.device))
         except InvalidSession as error:
             if self._cookies and error.reason in ENDED and not error.superseded:
                 error.headers = (*error.headers, *(("Set-Cookie", gone.header()) for gone in cleared_cookies()))
@@ -259,26 +208,27 @@ class Handlers:
 
     async def _logout(self, _: Asked, sent: dict[str, Any]) -> Answered:
         everywhere = sent.pop(NAMES.everywhere, False)
-        _read(sent)
+        read(sent)
         me = _consumer() if self._cookies else _me()
         if me is not None and everywhere is True:
             await self._sessions.revoke_subject(org=me.org, subject=me.subject)
         if me is not None:
             await self._sessions.revoke(me.session_id, org=me.org)
-        return Answered(None, status=204, cookies=cleared_cookies() if self._cookies else (), clears=True)
+        bound = me is not None and me._said.binding == BY_COOKIE  # noqa: SLF001 - made for us
+        return Answered(None, status=204, cookies=cleared_cookies() if self._cookies or bound else (), clears=True)
 
     async def _list(self, _: Asked, __: dict[str, Any]) -> Answered:
         me = _me()
         found = await self._sessions.list(org=me.org, subject=me.subject)
-        return Answered({NAMES.sessions: [{**_shown(each), "current": each.id == me.session_id} for each in found]})
+        return Answered({NAMES.sessions: [{**shown(each), "current": each.id == me.session_id} for each in found]})
 
     async def _revoke(self, _: Asked, sent: dict[str, Any]) -> Answered:
         me = _me()
         if sent.pop(NAMES.others, False) is True:
-            _read(sent)
+            read(sent)
             ended = await self._sessions.revoke_subject(org=me.org, subject=me.subject, except_session=me.session_id)
             return Answered({NAMES.ended: ended})
-        (session,) = _read(sent, NAMES.session, needs=1)
+        (session,) = read(sent, NAMES.session, needs=1)
         if session not in {each.id for each in await self._sessions.list(org=me.org, subject=me.subject)}:
             raise NotFound(Reason.NO_RECORD)
         await self._sessions.revoke(session, org=me.org)
@@ -295,15 +245,15 @@ class Handlers:
         return org
 
     def _told(self, pair: TokenPair, *, device: str | None = None) -> Answered:
-        session = {NAMES.session: _shown(pair.session)}
+        session = {NAMES.session: shown(pair.session)}
         if self._cookies:
             remembered = () if device is None else (Cookie(DEVICE, device, DEVICE_LIFE),)
             return Answered(session, cookies=(*pair.cookies, *remembered))
-        tokens = {
-            NAMES.access: pair.access_token, NAMES.access_ends: pair.access_expires_at,
-            NAMES.refresh: pair.refresh_token, NAMES.refresh_ends: pair.refresh_expires_at,
-        }  # fmt: skip
-        return Answered({**session, **tokens, **({} if device is None else {NAMES.device: device})})
+        found = {**session, **tokens_of(pair), **({} if device is None else {NAMES.device: device})}
+        answered = Answered(found, cookies=() if pair.bind is None else (pair.bind,))
+        if pair.dpop_nonce is not None:
+            answered.headers.append(("DPoP-Nonce", pair.dpop_nonce))
+        return answered
 
     @staticmethod
     def _jar(asked: Asked) -> dict[str, str]:
@@ -319,35 +269,3 @@ def _me() -> ConsumerPrincipal:
 
 def _consumer() -> ConsumerPrincipal | None:
     return current_principal(ConsumerPrincipal, optional=True)
-
-
-def _fields(asked: Asked) -> dict[str, Any]:
-    """The members of the body, a JSON object: no page of another origin sends that type without being asked first."""
-    if not asked.body:
-        return {}
-    if asked.header(b"content-type").partition(";")[0].strip().lower() != "application/json":
-        raise InvalidRequest
-    try:
-        found = parsed(asked.body)
-    except ValueError:
-        raise InvalidRequest from None
-    if not isinstance(found, dict):
-        raise InvalidRequest
-    return found
-
-
-def _read(sent: dict[str, Any], *names: str, needs: int = 0) -> list[Any]:
-    """The texts of these members, of which the first `needs` have to be there, and no other may be."""
-    if not sent.keys() <= set(names):
-        raise InvalidRequest
-    values = [sent.get(name) for name in names]
-    if not all(isinstance(value, str) or (value is None and at >= needs) for at, value in enumerate(values)):
-        raise InvalidRequest
-    return values
-
-
-def _shown(session: Session) -> dict[str, Any]:
-    return {
-        "id": session.id, "type": "guest" if session.guest else "authenticated", "subject": session.subject,
-        "createdAt": session.created_at, "lastSeenAt": session.last_seen_at, NAMES.expires: session.expires_at,
-    }  # fmt: skip

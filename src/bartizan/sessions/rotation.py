@@ -1,23 +1,24 @@
 """How families begin, rotate and are replaced: each time one change, which the epochs hold until the commit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
-from bartizan.core.encoding import Json, canonical
-from bartizan.core.events import AuditEvent, Journal, current_actor
+from bartizan.core.events import AuditEvent, Journal
 from bartizan.core.ports import Clock, Entropy
 from bartizan.core.principal import ConsumerPrincipal, Environment
 from bartizan.core.tables import AnyStep, Backend, Expect, Insert, Is, Update
 from bartizan.credentials.access_tokens import SessionPolicy
 from bartizan.errors import Conflict, Forbidden, InvalidSession, Reason, SessionReused, Unavailable
-from bartizan.sessions.changes import TRIES, Changes
+from bartizan.sessions.changes import TRIES, Changes, told
 from bartizan.sessions.families import (
     EPOCHS,
     SALT,
     UNTOUCHED,
+    Bound,
     EpochRow,
     Epochs,
     FamilyRow,
+    Guest,
     began,
     over,
     passed,
@@ -39,22 +40,6 @@ from bartizan.sessions.refresh import (
     turns,
 )
 from bartizan.sessions.state import Kept, State, Three
-
-
-class Guest:
-    """What a guest's first refresh token says beside its MACed generation: the row that it will have."""
-
-    __slots__ = ("absolute_ends", "began", "created_at", "granted", "org", "subject")
-
-    def __init__(  # noqa: PLR0917 - in the order of the text
-        self, org: str, subject: str, granted: Json, since: list[int], created_at: int, absolute: int
-    ) -> None:
-        self.org: str = org
-        self.subject: str = subject
-        self.granted: str = canonical(granted)
-        self.began: list[int] = since
-        self.created_at: int = created_at
-        self.absolute_ends: int = absolute
 
 
 class Rotation:
@@ -83,16 +68,18 @@ class Rotation:
 
     # --- a beginning ---
 
-    async def begin(self, org: str, subject: str, granted: str, *, guest: bool, id_: str | None = None) -> FamilyRow:
+    async def begin(
+        self, org: str, subject: str, granted: str, *, guest: bool, to: Bound, id_: str | None = None
+    ) -> FamilyRow:
         """A new family, stored unless it is a guest's; with `id_` the one of that id, if the subject has begun it."""
         for _ in range(TRIES):
             epochs = await self._state.epochs(org, subject)
             _check_enabled(epochs)
-            row = self._new(org, subject, granted, epochs, guest=guest, id_=id_)
+            row = self._new(org, subject, granted, epochs, guest=guest, to=to, id_=id_)
             if guest:
-                self._journal.note(self.event("session.started", org, row.id, subject=subject, guest=True))
+                self._journal.note(told("session.started", org, row.id, subject=subject, guest=True))
                 return row
-            done = await self._begun(row, epochs, self.event("session.started", org, row.id, subject=subject))
+            done = await self._begun(row, epochs, told("session.started", org, row.id, subject=subject))
             if done is not None or (done := await self._there(row, id_)) is not None:
                 return done
         raise Unavailable(Reason.STORE_BUSY)
@@ -105,10 +92,11 @@ class Rotation:
         reason = over(found.row, self._state.now())
         if reason is not None or (found.row.org, found.row.subject) != (new.org, new.subject):
             raise InvalidSession(reason)
+        self.bound(found.row, new.binding)
         return found.row
 
-    async def replaced(
-        self, principal: ConsumerPrincipal, kept: Kept, subject: str, granted: str, id_: str | None = None
+    async def replaced(  # noqa: PLR0917 - as it comes
+        self, principal: ConsumerPrincipal, kept: Kept, subject: str, granted: str, to: Bound, id_: str | None = None
     ) -> FamilyRow:
         """A new family in the place of the caller's, which lives until then and ends in the same change."""
         old, org, other = principal.session_id, principal.org, subject != principal.subject
@@ -130,8 +118,8 @@ class Rotation:
                     key = subject_key(self._environment, org, principal.subject)
                     where = (Is("epoch", "<=", was[0].epoch), Is("disabled", "=", 0))
                     steps.append(Expect(EPOCHS, key, where, missing=True))
-                new = self._new(org, subject, granted, epochs, guest=False, id_=id_)
-                event = self.event("session.upgraded", org, new.id, subject=subject, replaces=old)
+                new = self._new(org, subject, granted, epochs, guest=False, to=to, id_=id_)
+                event = told("session.upgraded", org, new.id, subject=subject, replaces=old)
                 done = await self._begun(new, epochs, event, *steps, instead=old)
                 if done is not None or (done := await self._there(new, id_)) is not None:
                     return done
@@ -146,13 +134,6 @@ class Rotation:
         finally:
             self._state.drop(old)
 
-    async def living(self, org: str, subject: str) -> Sequence[FamilyRow]:
-        """The stored sessions of a subject that live, the one that was used longest ago first."""
-        epochs = await self._state.epochs(org, subject)
-        rows = await self._changes.living(org, subject)
-        lives = [row for row in rows if passed(row.id, *epochs, began(row)) is None]
-        return sorted(lives, key=lambda row: (max(row.created_at, row.rotated_at), row.created_at, row.id))
-
     async def epochs(self, org: str, subject: str) -> Epochs:
         """The epochs in which a token for another organization of the subject's begins."""
         epochs = await self._state.epochs(org, subject)
@@ -164,7 +145,7 @@ class Rotation:
     ) -> FamilyRow | None:
         holds: tuple[AnyStep, ...] = unpassed(row)
         if self._policy.per_subject is not None:
-            others = [other for other in await self.living(row.org, row.subject) if other.id != instead]
+            others = [other for other in await self._changes.in_use(row.org, row.subject) if other.id != instead]
             too_many = others[: max(0, len(others) + 1 - self._policy.per_subject)]
             displaced = [
                 ending(other.id, (Is("revoked_at", "=", None),), Reason.SESSION_DISPLACED) for other in too_many
@@ -179,17 +160,19 @@ class Rotation:
                 self._state.drop(gone.key)
         return done
 
-    def _new(self, org: str, subject: str, granted: str, epochs: Three, *, guest: bool, id_: str | None) -> FamilyRow:
+    def _new(
+        self, org: str, subject: str, granted: str, epochs: Three, *, guest: bool, to: Bound, id_: str | None
+    ) -> FamilyRow:
         now, policy = self._clock.seconds(), self._policy
         salt = self._entropy(SALT)
         return FamilyRow(
             id=id_ or self._entropy(16).hex(), environment=self._environment, org=org, subject=subject,
             guest=int(guest), granted=granted, generation=0, salt=salt, previous_salt=b"", rotated_at=0, confirmed=0,
-            late=0, binding=None, subject_epoch=epochs[0].epoch, org_epoch=epochs[1].epoch,
+            late=0, binding=to.binding, subject_epoch=epochs[0].epoch, org_epoch=epochs[1].epoch,
             everyone_epoch=epochs[2].epoch, created_at=now,
             idle_ends=now + (policy.guest_idle if guest else policy.idle),
             absolute_ends=now + (policy.guest_absolute if guest else policy.absolute),
-            revoked_at=None, revoked_for=None,
+            revoked_at=None, revoked_for=None, device=to.device,
         )  # fmt: skip
 
     # --- a refresh ---
@@ -212,21 +195,26 @@ class Rotation:
         row = FamilyRow(
             id=presented.family, environment=self._environment, org=guest.org, subject=guest.subject, guest=1,
             granted=guest.granted, generation=presented.generation, salt=presented.salt, previous_salt=b"",
-            rotated_at=0, confirmed=0, late=0, binding=None, subject_epoch=guest.began[0], org_epoch=guest.began[1],
-            everyone_epoch=guest.began[2], created_at=guest.created_at, idle_ends=guest.absolute_ends,
-            absolute_ends=guest.absolute_ends, revoked_at=None, revoked_for=None,
+            rotated_at=0, confirmed=0, late=0, binding=guest.binding, subject_epoch=guest.began[0],
+            org_epoch=guest.began[1], everyone_epoch=guest.began[2], created_at=guest.created_at,
+            idle_ends=guest.absolute_ends, absolute_ends=guest.absolute_ends, revoked_at=None, revoked_for=None,
+            device=guest.device,
         )  # fmt: skip
         return Kept(row), row, False
 
-    async def looked(self, presented: Presented, guest: Guest | None) -> tuple[Kept, FamilyRow, Epochs]:
+    async def looked(
+        self, presented: Presented, guest: Guest | None, shown: Callable[[FamilyRow], str | None]
+    ) -> tuple[Kept, FamilyRow, Epochs]:
         """The row whose newest generation would answer the token, as it is now; raises for every other outcome."""
         policy = self._policy
         kept, family, _ = await self.of(presented, guest)
+        binding = shown(family)
+        self.bound(family, binding)
         found, epochs = await self._state.together(family.id, family.org, family.subject)
         row = family if found is None and not family.generation and family.guest else found
         now = self._clock.seconds()
         outcome = decide_refresh(
-            row, presented, epochs=epochs, binding=None, environment=self._environment, now=now, grace=policy.grace,
+            row, presented, epochs=epochs, binding=binding, environment=self._environment, now=now, grace=policy.grace,
             recovery=policy.recovery,
         )  # fmt: skip
         if row is None or outcome not in ANSWERED | {Outcome.REUSE}:
@@ -235,9 +223,17 @@ class Rotation:
             await self._kill(row, presented, now)  # by the store's clock it may be none
         return kept, row, began(row)
 
-    async def refreshed(self, presented: Presented, kept: Kept, family: FamilyRow, *, stored: bool) -> FamilyRow:
+    def bound(self, family: FamilyRow, binding: str | None) -> None:
+        """Return where what was shown is what the family is bound to; for another device nothing is written."""
+        if family.binding != binding:
+            raise self._refused(Outcome.MISBOUND, family, family, None)
+
+    async def refreshed(
+        self, presented: Presented, kept: Kept, family: FamilyRow, binding: str | None, *, stored: bool
+    ) -> FamilyRow:
         """The row whose newest generation answers the token; raises for every other outcome."""
         policy, environment = self._policy, self._environment
+        self.bound(family, binding)
         spared = self._state.spared(kept, family)
         before: FamilyRow | None = None
         turn = 0
@@ -252,7 +248,7 @@ class Rotation:
             row = family if found is None and not family.generation and family.guest else found
             now = self._clock.seconds()
             outcome = decide_refresh(
-                row, presented, epochs=epochs, binding=None, environment=environment, now=now, grace=policy.grace,
+                row, presented, epochs=epochs, binding=binding, environment=environment, now=now, grace=policy.grace,
                 recovery=policy.recovery,
             )  # fmt: skip
             if row is None or outcome not in ANSWERED | {Outcome.REUSE}:
@@ -263,7 +259,7 @@ class Rotation:
             outcome = options[min(turn, len(options) - 1)]
             spared = epochs[0].epoch > row.subject_epoch
             if outcome is Outcome.LATE_RECOVERY and row.confirmed == UNUSED:
-                event = self.event("session.recovered", row.org, row.id, subject=row.subject)
+                event = told("session.recovered", row.org, row.id, subject=row.subject)
                 step = recovered(row, now=now, recovery=policy.recovery)
                 holds = unpassed(row, spared=spared)
                 changed = await self._backend.change(step, also=[*holds, *self._journal.within(event)])
@@ -283,7 +279,7 @@ class Rotation:
         idle = policy.guest_idle if family.guest else policy.idle
         if stored:
             step = rotation(
-                presented, binding=None, environment=self._environment, salt=salt, grace=policy.grace,
+                presented, binding=family.binding, environment=self._environment, salt=salt, grace=policy.grace,
                 idle=idle,
             )  # fmt: skip
             return await self._backend.change(step, also=holds)
@@ -292,7 +288,7 @@ class Rotation:
     async def _kill(self, row: FamilyRow, presented: Presented, now: int) -> None:
         """End the family, and tell it in the same change; return where it was not so any more."""
         policy = self._policy
-        event = self.event("session.reused", row.org, row.id, subject=row.subject)
+        event = told("session.reused", row.org, row.id, subject=row.subject)
         event.outcome, event.reason = "refused", Reason.SESSION_REUSED
         event.actor = f"consumer:{row.subject}"
         step = kill(row, presented, now=now, grace=policy.grace, recovery=policy.recovery)
@@ -304,23 +300,20 @@ class Rotation:
         finally:
             self._state.drop(row.id)
 
-    def _refused(self, outcome: Outcome, family: FamilyRow, row: FamilyRow | None, epochs: Three) -> InvalidSession:
+    def _refused(
+        self, outcome: Outcome, family: FamilyRow, row: FamilyRow | None, epochs: Three | None
+    ) -> InvalidSession:
         actor, reason = f"consumer:{family.subject}", REASONS[outcome]
         if outcome is Outcome.AHEAD:
             self._state.rolled_back(family.org, family.id, actor)
         elif outcome is Outcome.MISBOUND:
             self._journal.note(AuditEvent("session.misbound", family.org, actor, family.id, "refused", reason))
-        elif outcome is Outcome.DEAD and row is not None:
+        elif outcome is Outcome.DEAD and row is not None and epochs is not None:
             reason = over(row, self._state.now()) or passed(row.id, *epochs, began(row)) or reason
         error = InvalidSession(reason)
         error.about = f"session:{family.id}"
         error.superseded = row is not None and row.revoked_for == Reason.SESSION_UPGRADED.value
         return error
-
-    @staticmethod
-    def event(name: str, org: str | None, target: str | None, **data: Json) -> AuditEvent:
-        """What is told, by whoever acts now."""
-        return AuditEvent(name=name, org=org, actor=current_actor(), target=target, data=data)
 
 
 def _first(family: FamilyRow, salt: bytes, idle: int) -> Insert[FamilyRow]:

@@ -1,4 +1,4 @@
-"""What tests of a service behind Bartizan need: a clock that stands still, and the contract of stores."""
+"""What tests of a service behind Bartizan need: a clock that stands still, a client's key, the contract of stores."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -6,15 +6,27 @@ if TYPE_CHECKING:
     from bartizan.testing.contract import BackendContract
     from bartizan.testing.kit import Kit, a_secret_key, acting_as
     from bartizan.testing.leaks import OrgLeaks, Seeded
+    from bartizan.testing.proofs import ProofKey
     from bartizan.testing.vectors import vectors_of
 
-__all__ = ["BackendContract", "FakeClock", "Kit", "OrgLeaks", "Seeded", "a_secret_key", "acting_as", "vectors_of"]
+__all__ = [
+    "BackendContract",
+    "FakeClock",
+    "Kit",
+    "OrgLeaks",
+    "ProofKey",
+    "Seeded",
+    "a_secret_key",
+    "acting_as",
+    "vectors_of",
+]
 
 _HOMES = {
     "BackendContract": "bartizan.testing.contract",
     "FakeClock": "bartizan.testing.clock",
     "Kit": "bartizan.testing.kit",
     "OrgLeaks": "bartizan.testing.leaks",
+    "ProofKey": "bartizan.testing.proofs",
     "Seeded": "bartizan.testing.leaks",
     "a_secret_key": "bartizan.testing.kit",
     "acting_as": "bartizan.testing.kit",
