@@ -54,6 +54,10 @@ class BlockingSessions(Blocking):
     upgrade: Final = blocking(Sessions.upgrade)
     authenticate: Final = blocking(Sessions.authenticate)
 
+    def check_proof(self, proof: object) -> None:
+        """As `Sessions.check_proof`."""
+        self._service.check_proof(proof)
+
     def ticket(self, *, path: str) -> str:
         """As `Sessions.ticket`."""
         text: str = self._service.ticket(path=path)

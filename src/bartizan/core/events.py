@@ -16,6 +16,7 @@ NAMES = frozenset({
     "client.rewritten", "request.refused", "gate.would_refuse", "stream.ended", "observer.failed", "organization.named",
     "issuer.unreadable",
     "session.started", "session.upgraded", "session.revoked", "session.reused", "session.recovered", "session.misbound",
+    "session.device_changed",
     "code.requested", "code.withheld", "code.undelivered", "code.refused", "code.verified",
     "exchange.authorized", "exchange.redeemed", "exchange.refused", "exchange.reused",
     "subject.revoked", "subject.disabled", "subject.enabled", "store.rolled_back",

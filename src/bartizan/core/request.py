@@ -52,10 +52,11 @@ class Request:
 
     `path` is the decoded path that the application routes on, `raw_path` what was on the wire (None where the server
     does not tell), `headers` pairs of bytes with lower-case names, `client` the socket peer, `mount` the prefix that
-    the server or a parent application took off. A websocket handshake has the method `WEBSOCKET`.
+    the server or a parent application took off. A websocket handshake has the method `WEBSOCKET`; `subprotocols` are
+    what it offers (RFC 6455 section 1.9).
     """
 
-    __slots__ = ("client", "headers", "method", "mount", "path", "query", "raw_path", "scheme", "slots")
+    __slots__ = ("client", "headers", "method", "mount", "path", "query", "raw_path", "scheme", "slots", "subprotocols")
 
     def __init__(  # noqa: PLR0917 - keywords cost a dictionary, and one is made for every request
         self,
@@ -67,6 +68,7 @@ class Request:
         query: bytes = b"",
         raw_path: bytes | None = None,
         mount: str = "",
+        subprotocols: Sequence[str] = (),
     ) -> None:
         self.method: str = method
         self.path: str = path
@@ -76,6 +78,7 @@ class Request:
         self.query: bytes = query
         self.raw_path: bytes | None = raw_path
         self.mount: str = mount
+        self.subprotocols: Sequence[str] = subprotocols
         self.slots: Any = None  # the gate's one scan of the headers
 
     def header(self, name: str) -> str | None:
@@ -123,8 +126,11 @@ def of_scope(scope: Mapping[str, Any], method: str) -> Request:
             path = path[len(mount) :]
         else:
             mount = ""
-    scheme, query = scope.get("scheme", "ws" if method == "WEBSOCKET" else "http"), scope.get("query_string", b"")
-    return Request(method, path, scope["headers"], scope.get("client"), scheme, query, scope.get("raw_path"), mount)
+    client, query, raw = scope.get("client"), scope.get("query_string", b""), scope.get("raw_path")
+    if method == "WEBSOCKET":  # servers take what it offers out of the headers
+        offered, scheme = scope.get("subprotocols", ()), scope.get("scheme", "ws")
+        return Request(method, path, scope["headers"], client, scheme, query, raw, mount, offered)
+    return Request(method, path, scope["headers"], client, scope.get("scheme", "http"), query, raw, mount)
 
 
 def of_environ(environ: Mapping[str, Any]) -> Request:

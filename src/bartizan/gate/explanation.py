@@ -67,4 +67,6 @@ def request_for(
         raise Misuse("explain takes a method, a target in ASCII as it is sent, and headers as pairs of text") from None
     scheme = "wss" if method == "WEBSOCKET" else "https"
     peer = None if client is None else (client, 1)
-    return Request(method, decoded, found, peer, scheme, query=rest, raw_path=raw)
+    lines = [value.decode("latin-1") for name, value in found if name == b"sec-websocket-protocol"]
+    offered = [text.strip() for line in lines for text in line.split(",")]
+    return Request(method, decoded, found, peer, scheme, query=rest, raw_path=raw, subprotocols=offered)

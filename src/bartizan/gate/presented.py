@@ -152,8 +152,8 @@ class Reader:
             if found is None:
                 raise InvalidKey(Reason.MALFORMED_KEY)
             out.append(found)
-        if request.method == "WEBSOCKET" and (protocols := request.header("sec-websocket-protocol")) is not None:
-            self._read_protocols(protocols, slots, out)
+        if request.subprotocols and PROTOCOL in request.subprotocols:
+            out.append(self._offered(request.subprotocols, slots))
         for slot, doors in self._others:
             self._read(request, slots, slot, doors, out)
         if request.query:
@@ -176,18 +176,15 @@ class Reader:
         if found is not None:
             out.append(found)
 
-    def _read_protocols(self, protocols: str, slots: Slots, out: list[Found]) -> None:
-        # A page cannot set headers there: what it offers stands behind our own name (RFC 6455 section 1.9).
-        offered = [text.strip(" \t") for text in protocols.split(",")]
-        if PROTOCOL not in offered:
-            return
-        at = offered.index(PROTOCOL) + 1
-        if PROTOCOL in offered[at:] or at == len(offered) or slots[AUTHORIZATION] is not None:
+    def _offered(self, protocols: Sequence[str], slots: Slots) -> Found:
+        # A page cannot set headers there: what it offers behind our own name is its credential.
+        at = protocols.index(PROTOCOL) + 1
+        if protocols.count(PROTOCOL) > 1 or at == len(protocols) or slots[AUTHORIZATION] is not None:
             raise InvalidRequest(Reason.CREDENTIALS_DISAGREE)
-        found = _known(self._sockets, offered[at].encode("latin-1"))
+        found = _known(self._sockets, protocols[at].encode("latin-1", "replace"))
         if found is None:
             raise InvalidToken(Reason.MALFORMED_TOKEN)
-        out.append(found)
+        return found
 
     def _refuse_query(self, query: bytes) -> None:
         # A query ends up in logs, histories and referrers (RFC 6750 section 2.3): whatever came that way is spent.

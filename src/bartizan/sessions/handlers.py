@@ -140,6 +140,7 @@ class Handlers:
     async def _otp_verify(self, asked: Asked, sent: dict[str, Any]) -> Answered:
         pending_id, code, address = read(sent, NAMES.request, NAMES.code, NAMES.address, needs=3)
         browser = self._jar(asked).get(PRE, "") if self._cookies else ""
+        self._sessions.check_proof(asked.request)  # before the code is used up
         identity = await self._signin.verify_code(pending_id, code, org=self._whose(), address=address, browser=browser)
         return self._told(await self._signed_in(asked, identity, "otp"), device=self._signin.remember(identity))
 
@@ -161,6 +162,7 @@ class Handlers:
 
     async def _external_exchange(self, asked: Asked, sent: dict[str, Any]) -> Answered:
         code, verifier = read(sent, NAMES.exchange, NAMES.verifier, needs=2 if self._cookies else 1)
+        self._sessions.check_proof(asked.request)
         identity = await self._signin.exchange(code, org=self._whose(), code_verifier=verifier)
         return self._told(await self._signed_in(asked, identity, "external"))
 

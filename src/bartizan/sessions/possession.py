@@ -1,6 +1,7 @@
 """What whoever presents a token shows beside it: a key's proof (RFC 9449), or the cookie that began the session."""
 
 from collections.abc import Callable
+from typing import Any
 
 from bartizan.core.cookies import BIND, Cookie, cookies_in
 from bartizan.core.events import AuditEvent, Journal
@@ -65,13 +66,14 @@ class Possession:
     def begins(self, request: Request | None) -> str | None:
         """What a session is bound to that begins with this request.
 
-        Nothing is claimed: whoever sends another's proof again gets tokens that are of no use to them.
+        No nonce is asked for, and nothing is claimed: whoever sends another's proof again, or one that was made long
+        ago, gets tokens that are of no use to them.
         """
         here = _proved_here()
         if here is not None:
             return here
         if request is not None and request.proof is not None:
-            return BY_KEY + self._read(request, request.proof).thumbprint
+            return BY_KEY + self._read(request, request.proof, nonce=None).thumbprint
         if self._policy.binding == "dpop":
             if request is None:
                 raise Misuse('with binding="dpop" a session begins with a request: give it as proof=')
@@ -107,7 +109,7 @@ class Possession:
             return (BY_COOKIE if family.binding and self._holds(request, family.id) else None), None
         if request is None or not proof:
             return None, None
-        found = self._read(request, proof)
+        found = self._read(request, proof, nonce=self._asked())
         return BY_KEY + found.thumbprint, found
 
     def accompanies(self, principal: ConsumerPrincipal, token: str, request: Request | None) -> Proof | None:
@@ -121,15 +123,14 @@ class Possession:
             return None
         if request is None or not request.proof or (request.header("authorization") or "")[:5].lower() != "dpop ":
             raise self._misbound(principal, self.refused(Reason.TOKEN_BOUND))
-        found = self._reader.read(
-            request.proof, method=_method(request), path=request.mount + request.path, now=self._clock.seconds(),
-            token=token, thumbprint=said.binding.removeprefix(BY_KEY), nonce=self._asked(),
-        )  # fmt: skip
-        if found is Reason.SESSION_MISBOUND:
-            raise self._misbound(principal, self.refused(found))
-        if isinstance(found, Reason):
-            raise self.refused(found)
-        return found
+        try:
+            return self._read(
+                request, request.proof, nonce=self._asked(), token=token, thumbprint=said.binding.removeprefix(BY_KEY)
+            )
+        except InvalidProof as error:
+            if error.reason is Reason.SESSION_MISBOUND:
+                self._misbound(principal, error)
+            raise
 
     async def claim(self, proof: Proof) -> None:
         """Use the proof up, in one write; `InvalidProof` where it was."""
@@ -146,11 +147,9 @@ class Possession:
             headers.append(("DPoP-Nonce", self.nonce()))
         return InvalidProof(reason, headers=tuple(headers))
 
-    def _read(self, request: Request, proof: str) -> Proof:
-        found = self._reader.read(
-            proof, method=_method(request), path=request.mount + request.path, now=self._clock.seconds(),
-            nonce=self._asked(),
-        )  # fmt: skip
+    def _read(self, request: Request, proof: str, **asked: Any) -> Proof:
+        path, now = request.mount + request.path, self._clock.seconds()
+        found = self._reader.read(proof, method=_method(request), path=path, now=now, **asked)
         if isinstance(found, Reason):
             raise self.refused(found)
         return found

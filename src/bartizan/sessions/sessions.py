@@ -130,6 +130,10 @@ class Sessions(Ends):
             self._start(org, checked_subject(subject), granted, guest=bool(guest), to=to, id_=id_)
         )
 
+    def check_proof(self, proof: object) -> None:
+        """Return if a session may begin with this request, else `InvalidProof`: to be asked before a code is used."""
+        self._possession.begins(viewed(proof))
+
     async def refresh(
         self, refresh_token: str, *, org: str | None = None, proof: object | None = None, device: str | None = None
     ) -> TokenPair:
