@@ -47,7 +47,7 @@ def opened(exhibit: Path, tmp_path: Path) -> tuple[Bartizan, dict[str, Any]]:
 
 def test_there_are_exhibits() -> None:
     assert [f"{path.parent.name}/{path.stem}" for path in [*EXHIBITS, *KEYS]] == ["0.1.0/house", "0.1.0/keys"]
-    assert {path.stem for path in MUSEUM.glob("*/*")} == {"house", "keys"}
+    assert {path.stem for path in MUSEUM.glob("*/*")} == {"house", "keys", "sessions"}
 
 
 def test_every_record_is_read(exhibit: Path, tmp_path: Path) -> None:
@@ -189,3 +189,23 @@ def test_every_row_of_a_table_of_ones_own_is_what_it_was(exhibit: Path) -> None:
                 form.verify(item["key"], row, now=known["now"])
         with pytest.raises(InvalidKey):
             form.verify(item["key"], replace(row, org="org_9"), now=known["now"])
+
+
+def test_sessions_of_before_go_on(tmp_path: Path) -> None:
+    """Begun before sessions were bound to anything: one that is stored, and a guest's that only its token tells of."""
+    exhibit = MUSEUM / "0.1.0" / "sessions.json"
+    known = json.loads(exhibit.read_text(encoding="utf-8"))
+    shutil.copyfile(exhibit.with_suffix(".sqlite"), tmp_path / "store.db")
+    security = Bartizan(
+        f"sqlite:///{tmp_path}/store.db", environment="live", secrets=known["secrets"], issuer="shop",
+        audience="shop-api", clock=lambda: known["now"] + 20,
+    )  # fmt: skip
+    with security.blocking as blocking:
+        assert [item["guest"] for item in known["sessions"]] == [False, True]
+        for item in known["sessions"]:
+            before = blocking.sessions.authenticate(item["access"])
+            pair = blocking.sessions.refresh(item["refresh"], device="a browser")
+            assert (pair.session.id, pair.session.guest, pair.token_type) == (item["id"], item["guest"], "Bearer")
+            after = blocking.sessions.authenticate(pair.access_token)
+            assert (after.subject, after.scopes, after.factors) == (before.subject, before.scopes, before.factors)
+            assert blocking.sessions.list(org="org_1", subject=item["subject"])[0].id == item["id"]
