@@ -18,7 +18,7 @@ from bartizan.core.drive import run
 from bartizan.core.once import ONCE
 from bartizan.credentials.jws import VerificationKey
 from bartizan.endpoints import session_app
-from bartizan.errors import InvalidProof, InvalidSession, Reason
+from bartizan.errors import InvalidProof, InvalidSession, Reason, Unavailable
 from bartizan.testing import FakeClock, Kit, ProofKey
 
 ALGS = 'algs="ES256 EdDSA Ed25519"'
@@ -213,9 +213,8 @@ def test_a_code_that_two_keys_bring_begins_one_session(site: Site) -> None:
     identity = security.signin.exchange(code, org=ORG)
 
     def begun(proving: ProofKey) -> Any:
-        proof = proving.proof("POST", f"{ORIGIN}/in", nonce=client.nonce)
-        environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/in", "QUERY_STRING": "", "wsgi.url_scheme": "https"}
-        return security.sessions.start(subject="s", identity=identity, proof={**environ, "HTTP_DPOP": proof}, org=ORG)
+        proof = proving.request("POST", f"{ORIGIN}/in")
+        return security.sessions.start(subject="s", identity=identity, proof=proof, org=ORG)
 
     first = begun(key)
     assert begun(key).session.id == first.session.id
@@ -603,3 +602,23 @@ def test_a_key_or_a_member_s_token_is_no_dpop_token(site: Site) -> None:
         Request("GET", "/keys", [(b"authorization", f"DPoP {key.key}".encode())], None, "https")
     )
     assert (verdict.status, verdict.error.reason) == (401, Reason.MALFORMED_TOKEN)
+
+
+def test_a_store_that_fails_lets_no_proof_pass(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = client.site.kit.security._shared
+    backends = [side.side.backend, side.blocking_side.backend]
+
+    async def failing(*_: Any, **__: Any) -> Any:
+        raise Unavailable
+
+    assert client.get().status == 200
+    for backend in {id(each): each for each in backends}.values():
+        monkeypatch.setattr(backend, "change", failing)
+    assert client.get(again=False).status == 503
+    monkeypatch.undo()
+    assert client.get(again=False).status == 200
+
+
+def test_the_key_of_a_test_makes_requests() -> None:
+    with pytest.raises(Misuse, match="url"):
+        ProofKey().request("GET", "shop.example/me")

@@ -271,18 +271,14 @@ def test_websocket_closed_after_revoke(port: int, kit: Kit) -> None:
 def test_a_bound_token_opens_nothing_and_its_ticket_does(port: int, kit: Kit) -> None:
     key = ProofKey(kit.clock)
     sessions = kit.security.blocking.sessions
-    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/in", "QUERY_STRING": "", "wsgi.url_scheme": "https"}
-    pair = sessions.start(
-        org="org_1", subject="anna", proof={**environ, "HTTP_DPOP": key.proof("POST", f"{ORIGIN}/in")}
-    )
+    pair = sessions.start(org="org_1", subject="anna", proof=key.request("POST", f"{ORIGIN}/in"))
     token = pair.access_token
     refused(kit, port, token, Reason.TOKEN_BOUND)
     proof = key.headers("GET", f"{ORIGIN}/live", token=token, nonce=pair.dpop_nonce)
     refused(kit, port, token, Reason.TOKEN_BOUND, DPoP=proof["DPoP"])
     with connect(f"ws://127.0.0.1:{port}/live", additional_headers=proof) as connection:
         assert told(connection)["who"] == "consumer:anna"
-    proof = key.headers("POST", f"{ORIGIN}/ticket", token=token, nonce=pair.dpop_nonce)
-    came = {**environ, "PATH_INFO": "/ticket", "HTTP_DPOP": proof["DPoP"], "HTTP_AUTHORIZATION": proof["Authorization"]}
+    came = key.request("POST", f"{ORIGIN}/ticket", token=token, nonce=pair.dpop_nonce)
     with acting_as(sessions.authenticate(token, proof=came), of=kit):
         text = sessions.ticket(path="/live")
     with opened(port, text) as connection:

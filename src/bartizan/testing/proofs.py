@@ -6,8 +6,10 @@ from secrets import token_bytes, token_urlsafe
 from time import time
 
 from bartizan.core.encoding import base64url
+from bartizan.core.request import Request
 from bartizan.credentials.jws import new_signing_key
-from bartizan.sessions.binding import token_hash
+from bartizan.errors import Misuse
+from bartizan.sessions.binding import target_of, token_hash
 
 
 class ProofKey:
@@ -41,6 +43,14 @@ class ProofKey:
         body = {name: value for name, value in said.items() if value is not None}
         message = ".".join(base64url(json.dumps(part).encode()) for part in (head, body))
         return f"{message}.{base64url(self._key.sign(message.encode()))}"
+
+    def request(self, method: str, url: str, *, token: str | None = None, nonce: str | None = None) -> Request:
+        """A request with a new proof, for what takes one: `sessions.start(…, proof=key.request("POST", url))`."""
+        target = target_of(url)
+        if target is None:
+            raise Misuse("url is https://host/path")
+        pairs = self.headers(method, url, token=token, nonce=nonce).items()
+        return Request(method, target[1], [(k.lower().encode(), v.encode()) for k, v in pairs], None, "https")
 
     def headers(self, method: str, url: str, *, token: str | None = None, nonce: str | None = None) -> dict[str, str]:
         """The headers of a request with a new proof, and with the access token that is bound to the key."""
