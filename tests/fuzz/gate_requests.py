@@ -13,16 +13,16 @@ from typing import Any
 from urllib.parse import unquote
 
 from bartizan import Rule, allow, asgi, wsgi
-from bartizan.testing import Kit
+from bartizan.testing import Kit, ProofKey
 
 TRAPS = (
     b"/", b"//", b"/.", b"/..", b"%", b"%2F", b"%5c", b"%00", b"\\", b"\0", b"\n", b"\xff", b"\xc3\xa9", b"%61", b"%ff", b"*", b"{org}",
     b"sk_test_", b"pk_live_", b"Bearer ", b"bearer", b"_", b"&", b"=", b"?", b"api_key=", b";", b",", b" ", b"GET", b"OPTIONS", b"null",
-    b"https://shop.example", b"__Host-access=1", b"9" * 30, b"a" * 300,
+    b"https://shop.example", b"__Host-access=1", b"DPoP ", b"__Host-bind=1", b"9" * 30, b"a" * 300,
 )  # fmt: skip
 NAMES = (
     b"authorization", b"x-publishable-key", b"origin", b"sec-fetch-site", b"cookie", b"host", b"content-length",
-    b"x-http-method-override", b"access-control-request-method", b"idempotency-key", b"x-other",
+    b"x-http-method-override", b"access-control-request-method", b"idempotency-key", b"dpop", b"x-other",
 )  # fmt: skip
 
 Parts = tuple[bytes, bytes, bytes, list[tuple[bytes, bytes]]]  # method, raw path, query, headers
@@ -73,11 +73,16 @@ def wsgi_app(environ: Any, start_response: Any) -> list[bytes]:
 
 def setting() -> tuple[Any, Any, list[Parts]]:
     """Both adapters over one gate, and requests to begin with."""
-    kit = Kit()
+    kit = Kit(origins=["https://shop.example"])
+    key = ProofKey(kit.clock)
+    pair = kit.security.blocking.sessions.start(
+        org="o1", subject="s", proof=key.request("POST", "https://shop.example/in")
+    )
+    bound = key.headers("GET", "https://shop.example/me", token=pair.access_token, nonce=pair.dpop_nonce)
     rules = [
         Rule("GET /public", allow.public()), Rule("/untouched/**", allow.untouched()), Rule("/orgs/{org}/x", allow.secret_key("a:b")),
         Rule("/page/{rest:path}", allow.publishable_key() | allow.secret_key()), Rule("/both", allow.publishable_key() & allow.secret_key()),
-        Rule("POST /optional", allow.optional(allow.secret_key())),
+        Rule("POST /optional", allow.optional(allow.secret_key())), Rule("/me", allow.consumer()),
     ]  # fmt: skip
     gate = kit.security.gate(rules)
     secret = kit.key(org="o1", scopes={"a:b"}).key.encode()
@@ -96,6 +101,8 @@ def setting() -> tuple[Any, Any, list[Parts]]:
         ),
         (b"GET", b"/both", b"", [(b"x-publishable-key", page), (b"authorization", b"bearer " + secret)]),
         (b"POST", b"/optional", b"", [(b"content-length", b"12"), (b"sec-fetch-site", b"same-origin")]),
+        (b"GET", b"/me", b"", [(name.lower().encode(), value.encode()) for name, value in bound.items()]),
+        (b"GET", b"/me", b"", [(b"authorization", b"Bearer " + pair.access_token.encode()), (b"dpop", b"x.y.z")]),
         (b"OPTIONS", b"/page/a", b"", [(b"origin", b"https://a"), (b"access-control-request-method", b"GET")]),
     ]
     return asgi.GateMiddleware(app, gate), wsgi.GateMiddleware(wsgi_app, gate), seeds
