@@ -161,13 +161,16 @@ def _text(native: str) -> str:
 
 
 def viewed(request: object) -> Request:
-    """The request as we see it, given ours or a framework's: that has an ASGI scope, or a WSGI environment."""
+    """The request as we see it, given ours or a framework's: that has an ASGI scope, or a WSGI environment.
+
+    Neither has to be whole for somebody who only looks at the query: what is missing is nothing.
+    """
     if isinstance(request, Request):
         return request
     for name in ("", "scope", "environ", "META"):
         found = getattr(request, name, None) if name else request
         if isinstance(found, Mapping) and "query_string" in found:
-            return of_scope(found, found.get("method", "WEBSOCKET"))
+            return of_scope({"path": "", "headers": (), **found}, found.get("method", "WEBSOCKET"))
         if isinstance(found, Mapping) and "QUERY_STRING" in found:
-            return of_environ(found)
+            return of_environ({"REQUEST_METHOD": "", "wsgi.url_scheme": "", **found})
     raise Misuse("this takes the request: Bartizan's, your framework's, an ASGI scope, or a WSGI environment")
