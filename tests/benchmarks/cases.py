@@ -448,6 +448,7 @@ def entries() -> dict[str, Entry]:
         ("stamps", "stamp_entries"),
         ("tokens", "token_entries"),
         ("sessions", "session_entries"),
+        ("bound", "bound_entries"),
         ("members", "member_entries"),
         ("webhooks", "webhook_entries"),
         ("leaks", "leak_entries"),

@@ -83,9 +83,12 @@ class Request:
 
     def header(self, name: str) -> str | None:
         """The value of a header, all its lines joined with `, ` (RFC 9110 section 5.3), or None."""
-        wanted = name.lower().encode("latin-1")
-        found = [value for key, value in self.headers if key == wanted]
-        return b", ".join(found).decode("latin-1") if found else None
+        found = self._line(name.lower().encode("latin-1"))
+        return None if found is None else found.decode("latin-1")
+
+    def _line(self, name: bytes) -> bytes | None:
+        found = [value for key, value in self.headers if key == name]
+        return b", ".join(found) if found else None
 
     @property
     def proof(self) -> str | None:
@@ -94,14 +97,17 @@ class Request:
         Without one, whoever says `Authorization: DPoP` has brought an empty one.
         """
         slots = self.slots
-        if slots is None:
-            found, scheme = self.header("dpop"), (self.header("authorization") or "")[:5].lower()
-            return "" if found is None and scheme == "dpop " else found
-        proof: bytes | None = slots[DPOP]
-        if proof is None:
-            scheme_of: bytes | None = slots[AUTHORIZATION]
-            return "" if scheme_of is not None and scheme_of[:5].lower() == b"dpop " else None
-        return proof.decode("latin-1")
+        found: bytes | None = self._line(b"dpop") if slots is None else slots[DPOP]
+        if found is None:
+            return "" if self.says_dpop else None
+        return found.decode("latin-1")
+
+    @property
+    def says_dpop(self) -> bool:
+        """Whether its access token comes in the scheme of tokens that are bound to a key (RFC 9449 section 7.1)."""
+        slots = self.slots
+        found: bytes | None = self._line(b"authorization") if slots is None else slots[AUTHORIZATION]
+        return found is not None and found[:5].lower() == b"dpop "
 
     def from_browser(self) -> bool:
         """Whether a web page sent it. `Sec-Fetch-Mode` alone does not say so: Node sends it from servers too."""

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from bartizan.core.encoding import base64url, is_base64url, loose_base64url, parsed, unbase64url
+from bartizan.core.encoding import base64url, canonical, is_base64url, loose_base64url, parsed, unbase64url
 from bartizan.core.once import marker_id
 from bartizan.credentials.jws import MOST_OBJECTS, PRIVATE, VerificationKey, checked_algorithms, verification_key
 from bartizan.credentials.weak_keys import UnusableKey
@@ -36,7 +36,8 @@ class Proof(NamedTuple):
 class ProofReader:
     """Reads the proofs that requests to `origins` carry. They are configured: a `Host` header is a client's word.
 
-    Keys are remembered by the header that has them, once a proof of theirs has held: a client's is always the same.
+    Keys to which tokens are bound are remembered by the header that has them, once a proof of theirs has held: it is
+    the same one in all proofs of a client.
     """
 
     __slots__ = ("_algorithms", "_known", "_origins")
@@ -65,9 +66,9 @@ class ProofReader:
         if not text.isascii() or len(text) > MOST_BYTES or text.count(".") != 2:
             return Reason.PROOF_MALFORMED
         first, second, third = text.split(".")
-        key = self._known.get(first) or self._key(first)
-        if key is None:
-            return Reason.PROOF_MALFORMED
+        key = self._known.get(first) or self._key(first, thumbprint)
+        if isinstance(key, Reason):
+            return key
         if thumbprint is not None and key.thumbprint != thumbprint:
             return Reason.SESSION_MISBOUND
         signature = unbase64url(third)
@@ -94,25 +95,34 @@ class ProofReader:
         given = claims.get("nonce")
         if nonce is not None and not (isinstance(given, str) and nonce(given)):
             return Reason.PROOF_WITHOUT_NONCE
-        if len(self._known) >= KNOWN:
-            self._known = {}
-        self._known[first] = key
+        if thumbprint is not None:
+            if len(self._known) >= KNOWN:
+                self._known = {}
+            self._known[first] = key
         once = marker_id(b"dpop", key.thumbprint.encode(), jti.encode())
         return Proof(key.thumbprint, once, iat + OLDEST + 1)
 
-    def _key(self, segment: str) -> VerificationKey | None:
+    def _key(self, segment: str, thumbprint: str | None) -> VerificationKey | Reason:
         data = unbase64url(segment)
         header = _object(data) if data and data.count(b"{") <= MOST_OBJECTS else None
         if header is None or not header.keys().isdisjoint({"crit", "b64", "zip", "enc", "cty"}):
-            return None
+            return Reason.PROOF_MALFORMED
         jwk = header.get("jwk")
         if header.get("typ") != "dpop+jwt" or not isinstance(jwk, dict) or not jwk.keys().isdisjoint({*PRIVATE, "k"}):
-            return None
+            return Reason.PROOF_MALFORMED
+        if thumbprint is not None and _thumbprint(jwk) != thumbprint:
+            return Reason.SESSION_MISBOUND  # a key costs more to make than to tell from another
         try:
             key = verification_key(jwk, self._algorithms)
         except UnusableKey:
-            return None
-        return key if header.get("alg") in [*key.spellings] else None
+            return Reason.PROOF_MALFORMED
+        return key if header.get("alg") in [*key.spellings] else Reason.PROOF_MALFORMED
+
+
+def _thumbprint(jwk: dict[str, Any]) -> str:
+    """What RFC 7638 section 3 makes of a key of ours; whatever else it is, of one that is none."""
+    members = {name: text for name in ("crv", "kty", "x", "y") if isinstance(text := jwk.get(name), str)}
+    return base64url(sha256(canonical(members).encode()).digest())
 
 
 def token_hash(token: str) -> str:

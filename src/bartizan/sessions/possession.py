@@ -1,12 +1,11 @@
 """What whoever presents a token shows beside it: a key's proof (RFC 9449), or the cookie that began the session."""
 
 from collections.abc import Callable
-from typing import Any
 
 from bartizan.core.cookies import BIND, Cookie, cookies_in
 from bartizan.core.events import AuditEvent, Journal
-from bartizan.core.once import Markers, new_owner
-from bartizan.core.ports import Clock, Entropy
+from bartizan.core.once import Markers
+from bartizan.core.ports import Clock
 from bartizan.core.principal import ConsumerPrincipal, Environment, current_unit
 from bartizan.core.request import Request
 from bartizan.core.ring import Purpose, SecretRing
@@ -20,6 +19,7 @@ from bartizan.sessions.families import FamilyRow
 CHALLENGE = f'DPoP algs="{SPELLINGS}"'
 NONCE_EVERY, NONCE_LIFE = 300, 600  # seconds: how often there is a new nonce, and for how long one is taken
 SKEW = 300  # seconds by which the store's clock may be ahead of ours; a proof is remembered so much longer
+NOBODY_S = "-"  # a proof is used up at once: no claim of it has an owner
 _NO_ID = bytes(16)  # a nonce is everybody's
 _ERRORS = {  # RFC 9449 sections 7.1 and 9; whatever else is wrong is the proof
     Reason.TOKEN_BOUND: "invalid_token",
@@ -42,7 +42,6 @@ class Possession:
         origins: tuple[str, ...],
         clock: Clock,
         journal: Journal,
-        entropy: Entropy,
     ) -> None:
         if policy.binding == "dpop" and not origins:
             raise Misuse('binding="dpop" needs Bartizan(origins=[…]): a proof names the URL that it is for')
@@ -50,7 +49,6 @@ class Possession:
         self._policy = policy
         self._clock = clock
         self._journal = journal
-        self._entropy = entropy
         self._reader = ProofReader(origins)
         self._nonces = Stamp(
             ring, Purpose.DPOP_NONCE, environment, prefix="nonce", longest=0, life=NONCE_LIFE, error=InvalidProof
@@ -73,7 +71,7 @@ class Possession:
         if here is not None:
             return here
         if request is not None and request.proof is not None:
-            return BY_KEY + self._read(request, request.proof, nonce=None).thumbprint
+            return BY_KEY + self._read(request, request.proof, nonces=False).thumbprint
         if self._policy.binding == "dpop":
             if request is None:
                 raise Misuse('with binding="dpop" a session begins with a request: give it as proof=')
@@ -109,34 +107,35 @@ class Possession:
             return (BY_COOKIE if family.binding and self._holds(request, family.id) else None), None
         if request is None or not proof:
             return None, None
-        found = self._read(request, proof, nonce=self._asked())
+        found = self._read(request, proof, nonces=True)
         return BY_KEY + found.thumbprint, found
 
     def accompanies(self, principal: ConsumerPrincipal, token: str, request: Request | None) -> Proof | None:
         """The proof that has to be claimed before this token is believed; raises where nothing good came along."""
         said: Said = principal._said  # noqa: SLF001 - made for us
+        proof = None if request is None else request.proof
         if said.binding is None or said.binding == BY_COOKIE:
-            if request is not None and request.proof is not None:
+            if proof is not None:
                 raise self.refused(Reason.TOKEN_NOT_BOUND)
             if said.binding is not None and not self._holds(request, principal.session_id):
                 raise self._misbound(principal, InvalidProof(Reason.SESSION_MISBOUND))
             return None
-        if request is None or not request.proof or (request.header("authorization") or "")[:5].lower() != "dpop ":
+        if request is None or not proof or not request.says_dpop:
             raise self._misbound(principal, self.refused(Reason.TOKEN_BOUND))
-        try:
-            return self._read(
-                request, request.proof, nonce=self._asked(), token=token, thumbprint=said.binding.removeprefix(BY_KEY)
-            )
-        except InvalidProof as error:
-            if error.reason is Reason.SESSION_MISBOUND:
-                self._misbound(principal, error)
-            raise
+        found = self._reader.read(
+            proof, method=_method(request), path=request.mount + request.path, now=self._clock.seconds(),
+            token=token, thumbprint=said.binding[len(BY_KEY) :], nonce=self._asked(),
+        )  # fmt: skip
+        if isinstance(found, Proof):
+            return found
+        error = self.refused(found)
+        raise self._misbound(principal, error) if found is Reason.SESSION_MISBOUND else error
 
     async def claim(self, proof: Proof) -> None:
         """Use the proof up, in one write; `InvalidProof` where it was."""
         # A marker stays for an hour after its end, which is longer than a proof needs: one is made for every request.
         until = proof.until + SKEW - OVER_FOR
-        if not await self._markers.spend(proof.once, new_owner(self._entropy), until):
+        if not await self._markers.spend(proof.once, NOBODY_S, until):
             raise self.refused(Reason.PROOF_REPLAYED)
 
     def refused(self, reason: Reason) -> InvalidProof:
@@ -147,9 +146,9 @@ class Possession:
             headers.append(("DPoP-Nonce", self.nonce()))
         return InvalidProof(reason, headers=tuple(headers))
 
-    def _read(self, request: Request, proof: str, **asked: Any) -> Proof:
-        path, now = request.mount + request.path, self._clock.seconds()
-        found = self._reader.read(proof, method=_method(request), path=path, now=now, **asked)
+    def _read(self, request: Request, proof: str, *, nonces: bool) -> Proof:
+        path, now, nonce = request.mount + request.path, self._clock.seconds(), self._asked() if nonces else None
+        found = self._reader.read(proof, method=_method(request), path=path, now=now, nonce=nonce)
         if isinstance(found, Reason):
             raise self.refused(found)
         return found

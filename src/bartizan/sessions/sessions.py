@@ -80,7 +80,7 @@ class Sessions(Ends):
         markers = Markers(backend)
         self._possession = Possession(
             markers=markers, ring=ring, environment=environment, policy=policy, origins=tuple(origins), clock=clock,
-            journal=journal, entropy=entropy,
+            journal=journal,
         )  # fmt: skip
         self._minting = Minting(
             ring=ring, tokens=tokens, possession=self._possession, issuer=issuer, environment=environment, clock=clock,
