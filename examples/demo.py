@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import binding_demo
 import isolation_demo
 import session_demo
 import shop
@@ -231,6 +232,8 @@ def main() -> int:
     wrong += token_demo.main()
     print("\nsessions, refreshed, stolen and revoked")
     wrong += session_demo.main()
+    print("\nsessions that are bound to a key, and their tokens without it")
+    wrong += binding_demo.main()
     print("\nsigning in without a password, in a browser")
     wrong += signin_demo.main()
     print("\nwho may do what, and never in another organization")

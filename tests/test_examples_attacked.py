@@ -45,7 +45,7 @@ from strangers import (
 
 from bartizan import Bartizan, Misuse, WebhookVerifier
 from bartizan.core.ring import new_root
-from bartizan.testing import Kit
+from bartizan.testing import Kit, ProofKey
 
 if not settings.configured:
     settings.configure(ALLOWED_HOSTS=["*"], DEFAULT_CHARSET="utf-8")
@@ -346,6 +346,42 @@ def session_demo(module: ModuleType) -> Iterator[World]:
 
 
 @contextmanager
+def binding_demo(module: ModuleType) -> Iterator[World]:
+    kit = module.bound()
+    sessions, key, thief = kit.security.blocking.sessions, ProofKey(kit.clock), ProofKey(kit.clock)
+
+    def proved(by: ProofKey, method: str, path: str, token: str | None = None) -> dict[str, str]:
+        return by.headers(method, module.ORIGIN + path, token=token, nonce=pair.dpop_nonce)
+
+    with kit.security.blocking:
+        apps = {"asgi": partial(asgi, module.over_asgi(kit)), "wsgi": partial(wsgi, module.over_wsgi(kit))}
+        pair = sessions.start(org="org_1", subject="anna", proof=key.request("POST", f"{module.ORIGIN}/sign-in"))
+        token = pair.access_token
+        used = key.request("GET", f"{module.ORIGIN}/me", token=token, nonce=pair.dpop_nonce)
+        again = {name.decode(): value.decode() for name, value in used.headers}
+        sessions.authenticate(token, proof=used)
+        strange = {
+            "nobody": {},
+            "its text alone": bearer(token),
+            "the scheme alone": {"Authorization": f"DPoP {token}"},
+            "another key": proved(thief, "GET", "/me", token),
+            "a proof again": again,
+            "a proof for another path": proved(key, "GET", "/you", token),
+            "a proof for another token": {**proved(key, "GET", "/me", "other"), "Authorization": f"DPoP {token}"},
+            "a key": kit.as_key(org="org_1"),
+        }
+        asks: dict[str, Ask] = {}
+        for name, app in apps.items():
+            asks |= of(f"me, {name}", strange, partial(app, "/me"))
+            asks |= of(f"ticket, {name}", strange, lambda headers, app=app: app("/ticket", headers, "POST"))
+            body = json.dumps({"refresh": pair.refresh_token}).encode()
+            for who, headers in (("no key", {}), ("another key", proved(thief, "POST", "/refresh"))):
+                asks[f"refresh, {name}: {who}"] = partial(app, "/refresh", headers, "POST", body)
+        owner = {name: (lambda app=app: app("/me", proved(key, "GET", "/me", token))) for name, app in apps.items()}
+        yield World(owner, asks, "anna")
+
+
+@contextmanager
 def isolation_demo(module: ModuleType) -> Iterator[World]:
     expected = {row.what: row.status for row in module.rows(Kit(), Ed25519PrivateKey.generate())}
     with redirect_stdout(io.StringIO()) as out:
@@ -548,6 +584,20 @@ EXAMPLES = [
             Cut('    Rule("POST /refresh", allow.public()),\n', "401 403 404"),
             Cut('    Rule("POST /logout", allow.consumer()),\n', "401 403 404"),
             Cut("        me = current_principal(ConsumerPrincipal)\n", "401 403"),
+        ),
+    ),
+    Example(
+        "binding_demo",
+        example("binding_demo"),
+        binding_demo,
+        (
+            Cut("asgi.GateMiddleware(application, kit.security.gate(RULES))", "401 403 500", "application"),
+            Cut("wsgi.GateMiddleware(application, kit.security.gate(RULES))", "401 403 500", "application"),
+            Cut('    Rule("GET /me", allow.consumer()),\n', "401 403 404"),
+            Cut('    Rule("POST /ticket", allow.consumer()),\n', "401 403 404"),
+            Cut("        me = current_principal(ConsumerPrincipal)\n", "401 403"),
+            Cut('sent["refresh"], proof=request', "401 403", 'sent["refresh"]'),
+            Cut("origins=[ORIGIN], ", "Misuse"),
         ),
     ),
     Example(

@@ -1,6 +1,7 @@
 """What a bound session costs at the gate: over the same consumer by Bearer, with one signature check beside it."""
 
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from functools import cache
 from itertools import cycle
 from secrets import token_bytes
@@ -84,25 +85,39 @@ def beside_a_signature() -> Case:
 
 
 @cache
-def proved() -> tuple[Place, list[tuple[str, str, str]]]:
+def proved() -> tuple[Place, list[tuple[str, str]]]:
     place, key = Place(), ProofKey(lambda: NOW)
     pair = place.sessions.start(org="org_1", subject="cons_1", proof=key.request("POST", URL))
     token = pair.access_token
     place.sessions.authenticate(token, proof=key.request("GET", URL, token=token, nonce=pair.dpop_nonce))
     proofs = [key.proof("GET", URL, token=token, nonce=pair.dpop_nonce) for _ in range(TEXTS)]
-    return place, [(token, proof, "") for proof in proofs]
+    return place, [(token, proof) for proof in proofs]
 
 
 def by_proof() -> Case:
     place, texts = proved()
     return asking(
-        place, cycle([request(("Authorization", f"DPoP {token}"), ("DPoP", proof)) for token, proof, _ in texts])
+        place, cycle([request(("Authorization", f"DPoP {token}"), ("DPoP", proof)) for token, proof in texts])
     )
+
+
+def by_a_used_proof() -> Case:
+    place, texts = proved.__wrapped__()  # one in which nobody else forgets
+    token, proof = texts[0]
+    used = request(("Authorization", f"DPoP {token}"), ("DPoP", proof))
+    case = asking(place, cycle([used]), admitted=False)
+
+    def use() -> None:
+        place.forget()
+        copy_context().run(place.check, used)
+
+    use()
+    return case._replace(settle=use)
 
 
 def by_junk() -> Case:
     place, texts = proved()
-    token, proof, _ = texts[0]
+    token, proof = texts[0]
     head = proof.partition(".")[0]
     junk = request(("Authorization", f"DPoP {token}"), ("DPoP", f"{head}.{'A' * 300}.x"))
     return asking(place, cycle([junk]), admitted=False)
@@ -139,7 +154,8 @@ def bound_entries() -> dict[str, Entry]:
         BEARER: Entry(by_bearer, EMPTY),
         SIGNED: Entry(beside_a_signature, EMPTY),
         "bound to a key, over Bearer and a signature": Entry(by_proof, SIGNED, (Bound(6),)),
-        "bound to a key, junk for a proof": Entry(by_junk, BEARER),
+        "bound to a key, junk for a proof": Entry(by_junk, BEARER, (Bound(6),)),
+        "bound to a key, a proof that was used": Entry(by_a_used_proof, BEARER),
         "bound to a key, the proof of another": Entry(by_another_key, BEARER),
         "bound to a cookie, over Bearer": Entry(by_cookie, BEARER),
         "websocket by a ticket": Entry(by_ticket, EMPTY),

@@ -6,7 +6,7 @@ from bartizan.core.cookies import BIND, Cookie, cookies_in
 from bartizan.core.events import AuditEvent, Journal
 from bartizan.core.once import Markers
 from bartizan.core.ports import Clock
-from bartizan.core.principal import ConsumerPrincipal, Environment, current_unit
+from bartizan.core.principal import ConsumerPrincipal, Environment, Unit, current_unit
 from bartizan.core.request import Request
 from bartizan.core.ring import Purpose, SecretRing
 from bartizan.core.stamp import Stamp
@@ -19,7 +19,7 @@ from bartizan.sessions.families import FamilyRow
 CHALLENGE = f'DPoP algs="{SPELLINGS}"'
 NONCE_EVERY, NONCE_LIFE = 300, 600  # seconds: how often there is a new nonce, and for how long one is taken
 SKEW = 300  # seconds by which the store's clock may be ahead of ours; a proof is remembered so much longer
-NOBODY_S = "-"  # a proof is used up at once: no claim of it has an owner
+NOBODY_S = "-"  # a proof is used up at once, and never given back: whose claim it was is nobody's question
 _NO_ID = bytes(16)  # a nonce is everybody's
 _ERRORS = {  # RFC 9449 sections 7.1 and 9; whatever else is wrong is the proof
     Reason.TOKEN_BOUND: "invalid_token",
@@ -183,7 +183,8 @@ class Possession:
 
 def _proved_here() -> str | None:
     """The key that the gate has asked for in this very request."""
-    for caller in current_unit.get().callers:
+    unit = current_unit.get()
+    for caller in () if isinstance(unit, Unit) and unit.over else unit.callers:
         if isinstance(caller, ConsumerPrincipal):
             binding: str | None = caller._said.binding  # noqa: SLF001 - made for us
             return binding if binding is not None and binding.startswith(BY_KEY) else None
