@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from outside import Provider
 from test_doors import BASIC, HEADER, Basic, FromProxy
 from test_explain import PLACE, RULES, bearer, shown
@@ -10,7 +11,7 @@ from token_forge import FORMS, Forge
 
 from bartizan import Bartizan, Issuer, Rule, SessionPolicy, allow
 from bartizan.core.drive import run
-from bartizan.core.encoding import CHECK, check_of
+from bartizan.core.encoding import CHECK, base64url, check_of, unbase64url
 from bartizan.core.ring import new_root
 from bartizan.core.tables import ANYTHING, Update
 from bartizan.credentials.key_rows import KEYS
@@ -19,7 +20,7 @@ from bartizan.errors import Reason, Unavailable
 from bartizan.gate.gate import Gate
 from bartizan.sessions.families import FAMILIES
 from bartizan.stores.memory import MemoryBackend
-from bartizan.testing import FakeClock, Kit
+from bartizan.testing import FakeClock, Kit, ProofKey
 from bartizan.types import Identified
 
 
@@ -184,8 +185,6 @@ def _tokens() -> dict[str, Case]:
         "token_expired 1": me(forge.with_claims(iat=now - 60, exp=now - 5)),
         "token_not_yet 1": me(forge.with_claims(nbf=now + 6)),
         "token_lives_too_long 1": me(forge.with_claims(exp=now + 3601)),
-        "token_bound 1": me(forge.good, scheme="DPoP"),
-        "token_bound 2": me(forge.with_claims(cnf={"jkt": "x"})),
         "sign_in_again 1": me(forge.good, "/factors"),
         "sign_in_again 2": me(forge.with_claims(**{CLAIMS.factors: {"otp": now - 61}}), "/recent"),
         "sign_in_again 3": me(guest, "/known"),
@@ -229,6 +228,7 @@ def _members() -> dict[str, Case]:
         "mapping_failed 1": me(provider.token(now), organizations=lambda claims: claims["tenant"]),
         "mapping_failed 2": me(provider.token(now), organizations=lambda _: ""),
         "endpoint_failed 4": me(provider.token(now), jwks=None),
+        "token_bound 3": me(provider.token(now, cnf={"jkt": "x"})),
     }
 
 
@@ -279,6 +279,47 @@ def _sessions() -> dict[str, Case]:
     }
 
 
+def _proofs() -> dict[str, Case]:
+    url = "https://shop.example/me"
+    kit = Kit(origins=["https://shop.example"])
+    key, other, forger = ProofKey(kit.clock), ProofKey(kit.clock), ProofKey(kit.clock)
+    gate = kit.security.gate([Rule("/me", allow.consumer())])
+    pair = kit.security.blocking.sessions.start(org="org_1", subject="cons_1", proof=key.request("POST", url))
+    unbound = kit.token(org="org_1", subject="cons_1")
+    token, nonce = pair.access_token, pair.dpop_nonce
+
+    def me(proof: str | None, token: str = token, scheme: str = "DPoP") -> Case:
+        proofs = [] if proof is None else [("DPoP", proof)]
+        return Case(gate, "GET", "/me", [("Authorization", f"{scheme} {token}"), *proofs])
+
+    def proved(by: ProofKey = key, at: str = url, **claims: Any) -> str:
+        return by.proof("GET", at, **{"token": token, "nonce": nonce, **claims})
+
+    good, now = proved(), kit.clock()
+    forger.jwk = key.jwk
+    raw = unbase64url(good.rpartition(".")[2]) or b""
+    in_asn1 = encode_dss_signature(int.from_bytes(raw[:32]), int.from_bytes(raw[32:]))
+    return {
+        "token_bound 1": me(None, scheme="Bearer"),
+        "token_not_bound 1": me(proved(token=unbound), token=unbound),
+        "token_not_bound 2": me(proved(token=unbound), token=unbound, scheme="Bearer"),
+        "session_misbound 2": me(proved(other)),
+        "proof_malformed 1": me(pair.access_token),
+        "proof_malformed 2": me(proved(jti=None)),
+        "proof_malformed 3": me(f"{good}, {good}"),
+        "proof_forged 1": me(f"{good.rpartition('.')[0]}.{base64url(in_asn1)}"),
+        "proof_forged 2": me(proved(forger)),
+        "proof_other_request 1": me(proved(at="https://api.shop.example/me")),
+        "proof_other_request 2": me(proved(at="https://shop.example/v1/me")),
+        "proof_other_request 3": me(proved(at="https://shop.example/you")),
+        "proof_other_token 1": me(proved(token="another")),
+        "proof_other_token 2": me(proved(ath=None)),
+        "proof_out_of_time 1": me(proved(iat=now + 6)),
+        "proof_out_of_time 2": me(proved(iat=now - 61)),
+        "proof_without_nonce 1": me(proved(nonce=None)),
+    }
+
+
 def _stores() -> dict[str, Case]:
     class Broken(MemoryBackend):
         async def get(self, *_: Any) -> Any:
@@ -301,4 +342,4 @@ def _stores() -> dict[str, Case]:
     }
 
 
-CASES = _requests() | _keys() | _doors() | _tokens() | _members() | _sessions() | _stores()
+CASES = _requests() | _keys() | _doors() | _tokens() | _members() | _sessions() | _proofs() | _stores()

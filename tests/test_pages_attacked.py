@@ -39,7 +39,7 @@ from strangers import (
 
 from bartizan import Bartizan
 from bartizan.core.ring import new_root
-from bartizan.testing import Kit
+from bartizan.testing import Kit, ProofKey
 from bartizan.types import Admit, Refuse
 
 if not settings.configured:
@@ -235,6 +235,39 @@ def sessions(module: ModuleType) -> Iterator[World]:
                 **of("me", strange, partial(asgi, app, "/me")),
                 **of("by hand", strange, lambda headers: raised(lambda: used(headers.get("Authorization", "")[7:]))),
                 "no member": lambda: raised(lambda: blocking.sessions.refresh(pair.refresh_token, org="org_3")),
+            },
+            "org_1",
+        )
+
+
+@contextmanager
+def binding(module: ModuleType) -> Iterator[World]:
+    """A session that is bound to a key, and whoever has its tokens without it."""
+    with module.security.blocking as blocking:
+        app, pair, url = behind(module.gate), module.pair, "https://shop.example/me"
+        thief = ProofKey(lambda: module.now)
+
+        def proved(by: Any) -> dict[str, str]:
+            headers: dict[str, str] = by.headers("GET", url, token=pair.access_token, nonce=pair.dpop_nonce)
+            return headers
+
+        once = module.device.request("GET", url, token=pair.access_token, nonce=pair.dpop_nonce)
+        blocking.sessions.authenticate(pair.access_token, proof=once)
+        strange = {
+            "nobody": {},
+            "its text alone": bearer(pair.access_token),
+            "another key": proved(thief),
+            "a proof again": {name.decode(): value.decode() for name, value in once.headers},
+        }
+        with_key = thief.request("POST", url, nonce=pair.dpop_nonce)
+        yield World(
+            {"me": lambda: asgi(app, "/me", proved(module.device))},
+            {
+                **of("me", strange, partial(asgi, app, "/me")),
+                "renewed": lambda: raised(lambda: blocking.sessions.refresh(pair.refresh_token)),
+                "renewed by another key": lambda: raised(
+                    lambda: blocking.sessions.refresh(pair.refresh_token, proof=with_key)
+                ),
             },
             "org_1",
         )
@@ -631,6 +664,18 @@ EXAMPLES = [
             Cut('    audience="shop-api",\n', "Misuse"),
             Cut("        member_of=lambda subject, org: (subject, org) in memberships,\n", "401 500"),
             Cut('Rule("GET /me", allow.consumer()), ', "401 403 404"),
+        ),
+    ),
+    Example(
+        "binding",
+        upto(page("docs/binding.md", 'sessions=SessionPolicy(binding="dpop")'), "\n\ndef asked"),
+        binding,
+        (
+            Cut("    secrets=[new_root()],\n", "Misuse"),
+            Cut('    issuer="shop",\n', "Misuse"),
+            Cut('    origins=["https://shop.example"],\n', "Misuse"),
+            Cut('Rule("GET /me", allow.consumer()), ', "401 404"),
+            Cut(", proof=request", "Misuse"),
         ),
     ),
     Example(
