@@ -20,7 +20,7 @@ from bartizan.errors import Reason, Unavailable
 from bartizan.gate.gate import Gate
 from bartizan.sessions.families import FAMILIES
 from bartizan.stores.memory import MemoryBackend
-from bartizan.testing import FakeClock, Kit, ProofKey
+from bartizan.testing import FakeClock, Kit, ProofKey, acting_as
 from bartizan.types import Identified
 
 
@@ -299,7 +299,10 @@ def _proofs() -> dict[str, Case]:
     forger.jwk = key.jwk
     raw = unbase64url(good.rpartition(".")[2]) or b""
     in_asn1 = encode_dss_signature(int.from_bytes(raw[:32]), int.from_bytes(raw[32:]))
+    with acting_as(kit.security.blocking.sessions.authenticate(unbound), of=kit):
+        ticket = kit.security.blocking.sessions.ticket(path="/me")
     return {
+        "wrong_token_type 5": me(None, token=ticket, scheme="Bearer"),
         "token_bound 1": me(None, scheme="Bearer"),
         "token_not_bound 1": me(proved(token=unbound), token=unbound),
         "token_not_bound 2": me(proved(token=unbound), token=unbound, scheme="Bearer"),
