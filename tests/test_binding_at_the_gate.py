@@ -16,10 +16,11 @@ from bartizan import Misuse, Rule, SessionPolicy, allow
 from bartizan.core.cookies import BIND
 from bartizan.core.drive import run
 from bartizan.core.once import ONCE
+from bartizan.core.principal import current_unit
 from bartizan.credentials.jws import VerificationKey
 from bartizan.endpoints import session_app
 from bartizan.errors import InvalidProof, InvalidSession, Reason, Unavailable
-from bartizan.testing import FakeClock, Kit, ProofKey
+from bartizan.testing import FakeClock, Kit, ProofKey, acting_as
 
 ALGS = 'algs="ES256 EdDSA Ed25519"'
 DAY = 86_400
@@ -302,7 +303,7 @@ def test_dpop_htu_from_host_header(client: Client) -> None:
     ("GET", {"jti": "j" * 129}, Reason.PROOF_MALFORMED),
     ("GET", {"jti": None}, Reason.PROOF_MALFORMED),
 ])  # fmt: skip
-def test_dpop_wrong_htu_and_the_rest(client: Client, method: str, claims: dict[str, Any], reason: Reason) -> None:
+def test_dpop_wrong_htu(client: Client, method: str, claims: dict[str, Any], reason: Reason) -> None:
     if isinstance(claims.get("iat"), int):
         claims = {"iat": client.site.clock() + claims["iat"]}
     before = claims_of(client.site)
@@ -327,7 +328,7 @@ def test_two_proofs_are_none(client: Client) -> None:
     assert reply.status == (400 if client.site.adapter == "asgi" else 401)
 
 
-def test_dpop_other_token(client: Client) -> None:
+def test_dpop_ath(client: Client) -> None:
     """A proof that was made for one token of the session does not go with the next one."""
     old = client.access
     client.site.clock.advance(20)
@@ -622,3 +623,21 @@ def test_a_store_that_fails_lets_no_proof_pass(client: Client, monkeypatch: pyte
 def test_the_key_of_a_test_makes_requests() -> None:
     with pytest.raises(Misuse, match="url"):
         ProofKey().request("GET", "shop.example/me")
+
+
+def test_a_request_that_is_over_proves_nothing(client: Client) -> None:
+    """Work that goes on after its answer begins no session by the key that the request had proved."""
+    security = client.site.kit.security
+    principal = client.site.blocking.authenticate(
+        client.access,
+        proof=client.key and client.key.request("GET", f"{ORIGIN}/me", token=client.access, nonce=client.nonce),
+    )
+    with acting_as(principal, of=client.site.kit):
+        assert security.blocking.sessions.start(org="org_1", subject="s").token_type == "DPoP"
+        unit = current_unit.get()
+    before = current_unit.set(unit)
+    try:
+        with pytest.raises(Misuse):
+            security.blocking.sessions.start(org="org_1", subject="s")
+    finally:
+        current_unit.reset(before)

@@ -18,6 +18,18 @@ RFC_PROOF = (  # RFC 9449 section 4.1
     "dGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIjoiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29tL3Rva2VuIiwiaWF0Ijox"
     "NTYyMjYyNjE2fQ.2-GxA6T8lP4vfrg8v-FdWP0A0zdrj8igiMLvqRMUvwnQg4PtFLbdLXiOSsX0x7NVY-FNyJK70nfbV37xRZT3Lg"
 )
+RFC_HEADER = RFC_PROOF.partition(".")[0]
+RFC_REFRESH = (  # section 5
+    f"{RFC_HEADER}.eyJqdGkiOiItQndDM0VTYzZhY2MybFRjIiwiaHRtIjoiUE9TVCIsImh0dSI6Imh0dHBzOi8vc2VydmVyLmV4YW1wbGUuY29t"
+    "L3Rva2VuIiwiaWF0IjoxNTYyMjY1Mjk2fQ.pAqut2IRDm_De6PR93SYmGBPXpwrAk90e8cP2hjiaG5QsGSuKDYW7_X620BxqhvYC8ynrrvZLTk41"
+    "mSRroapUA"
+)
+RFC_RESOURCE = (  # section 7.1
+    f"{RFC_HEADER}.eyJqdGkiOiJlMWozVl9iS2ljOC1MQUVCIiwiaHRtIjoiR0VUIiwiaHR1IjoiaHR0cHM6Ly9yZXNvdXJjZS5leGFtcGxlLm9y"
+    "Zy9wcm90ZWN0ZWRyZXNvdXJjZSIsImlhdCI6MTU2MjI2MjYxOCwiYXRoIjoiZlVIeU8ycjJaM0RaNTNFc05yV0JiMHhXWG9hTnk1OUlpS0NBcWtz"
+    "bVFFbyJ9.2oW9RP35yRqzhrtNP86L-Ey71EOptxRimPPToA1plemAgR6pxHF8y6-yqyVnmcw6Fy1dqd-jfxSYoMxhAJpLjA"
+)
+RFC_TOKEN = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU"
 RFC_THUMBPRINT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"  # RFC 9449 section 6.1
 KEY = ECKey.generate_key("P-256")
 OTHER = OKPKey.generate_key("Ed25519")
@@ -54,10 +66,19 @@ def test_the_proof_of_the_rfc_is_taken_and_its_key_has_the_thumbprint_of_the_rfc
     assert proof.thumbprint == RFC_THUMBPRINT
 
 
-def test_the_token_hash_of_the_rfc() -> None:
-    token = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU"  # RFC 9449 section 7.1
-    assert token_hash(token) == "fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo"
-    assert isinstance(read(made(ath=token_hash(token)), token=token), Proof)
+def test_the_proof_of_a_refresh_in_the_rfc_is_taken_at_its_time() -> None:
+    assert read(RFC_REFRESH) is Reason.PROOF_OUT_OF_TIME
+    proof = read(RFC_REFRESH, now=1_562_265_296, thumbprint=RFC_THUMBPRINT)
+    assert isinstance(proof, Proof)
+
+
+def test_the_proof_and_the_token_of_a_request_in_the_rfc() -> None:
+    reader = ProofReader(["https://resource.example.org"])
+    asked = {"method": "GET", "path": "/protectedresource", "now": 1_562_262_618, "thumbprint": RFC_THUMBPRINT}
+    assert token_hash(RFC_TOKEN) == "fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo"
+    assert isinstance(reader.read(RFC_RESOURCE, token=RFC_TOKEN, **asked), Proof)  # type: ignore[arg-type]
+    assert reader.read(RFC_RESOURCE, token=f"{RFC_TOKEN}x", **asked) is Reason.PROOF_OTHER_TOKEN  # type: ignore[arg-type]
+    assert READER.read(RFC_RESOURCE, token=RFC_TOKEN, **asked) is Reason.PROOF_OTHER_REQUEST  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("key", [KEY, OTHER], ids=["ES256", "Ed25519"])
