@@ -641,3 +641,22 @@ def test_a_request_that_is_over_proves_nothing(client: Client) -> None:
             security.blocking.sessions.start(org="org_1", subject="s")
     finally:
         current_unit.reset(before)
+
+
+def test_what_lacks_is_told_in_the_scheme_of_the_request(client: Client) -> None:
+    site = client.site
+    gate = site.kit.security.gate([
+        Rule("/scope", allow.consumer("a:b")), Rule("/factor", allow.consumer(factors={"passkey"})),
+        Rule("/either", allow.consumer("a:b") | allow.secret_key("a:b")),
+        Rule("/both", allow.consumer("a:b") & allow.optional(allow.publishable_key())),
+    ])  # fmt: skip
+    assert client.key is not None
+    for path, told in (
+        ("/scope", 'DPoP error="insufficient_scope", scope="a:b"'),
+        ("/factor", 'DPoP error="insufficient_user_authentication", acr_values="passkey"'),
+        ("/both", 'DPoP error="insufficient_scope", scope="a:b"'),
+        ("/either", 'Bearer error="insufficient_scope", scope="a:b"'),
+    ):
+        request = client.key.request("GET", ORIGIN + path, token=client.access, nonce=client.nonce)
+        verdict: Any = gate.blocking.check(request)
+        assert dict(verdict.headers)[b"www-authenticate"] == told.encode()

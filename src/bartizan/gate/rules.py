@@ -35,6 +35,7 @@ class Plan:
         "pattern",
         "requirement",
         "rule",
+        "scheme",
         "spare",
     )
 
@@ -53,6 +54,7 @@ class Plan:
         self.org: int | None = next((place for place, name in pattern.names if name == "org"), None)
         self.away: Admit = Admit(rule, {}, (), {}, "", home)  # what untouched() answers with, every time
         asked = list(dict.fromkeys(schemes[kind] for kind in sorted(self.kinds) if kind in schemes))
+        self.scheme: str = "Bearer" if _BEARER in asked or not any(map(_is_dpop, asked)) else "DPoP"
         self.challenge: HeaderPairs = [(_CHALLENGE, scheme) for scheme in asked]
         self._faults: dict[bytes, HeaderPairs] = {
             fault: [(_CHALLENGE, _faulted(scheme, fault)) for scheme in asked]
@@ -71,7 +73,11 @@ def _faulted(scheme: bytes, fault: bytes) -> bytes:
     """A challenge that says what was wrong, where its scheme knows how (RFC 6750 section 3, RFC 9449 section 7.1)."""
     if scheme == _BEARER:
         return scheme + fault
-    return scheme + b"," + fault if scheme.startswith(b"DPoP ") else scheme
+    return scheme + b"," + fault if _is_dpop(scheme) else scheme
+
+
+def _is_dpop(scheme: bytes) -> bool:
+    return scheme.startswith(b"DPoP ")
 
 
 def compiled(rules: Sequence[Rule], schemes: dict[str, bytes], home: Noted, *, login: bool = True) -> Table:

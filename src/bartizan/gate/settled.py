@@ -46,11 +46,11 @@ def ways_met(plan: Plan, held: Mapping[str, Principal], companions: Kinds, clock
     if ways.nobody:
         raise Unauthenticated(Reason.NO_CREDENTIAL)
     if ways.again is not None:
-        parts = ['Bearer error="insufficient_user_authentication"', *([ways.again] if ways.again else [])]
+        parts = [f'{plan.scheme} error="insufficient_user_authentication"', *([ways.again] if ways.again else [])]
         raise Unauthenticated(Reason.SIGN_IN_AGAIN, headers=(("WWW-Authenticate", ", ".join(parts)),))
     # RFC 6750 section 3: which scopes would do; they are the rule's own words, not the caller's.
     scope = " ".join(sorted(ways.scopes))
-    raise MissingScope(headers=(("WWW-Authenticate", f'Bearer error="insufficient_scope", scope="{scope}"'),))
+    raise MissingScope(headers=(("WWW-Authenticate", f'{plan.scheme} error="insufficient_scope", scope="{scope}"'),))
 
 
 async def denial(
