@@ -43,11 +43,11 @@ class Bartizan:
 
     `url` is `memory://`, `sqlite:///path` (relative) or `sqlite:////path` (absolute); `secrets` are roots, newest
     first; `issuer` and `audience` stand in consumers' tokens, which `sessions` shapes; `signin` is how many one-time
-    codes are sent and guessed; `origins` are the site's own, `https://shop.example`: with them gates take our cookies;
-    `issuers` are those whose tokens let members in; `staleness` is how many seconds a cached answer may be old (0 to
-    300); `workers` is how many processes serve; `proxy_hops` is how many proxies stand before it, each of which appends
-    the address that it saw to `proxy_header`; `browser_leak` is what becomes of a secret key that a web page sent,
-    besides its refusal;
+    codes are sent and guessed; `origins` are the site's own, `https://shop.example`: with them gates take our cookies,
+    and clients' proofs name one of them; `issuers` are those whose tokens let members in; `staleness` is how many
+    seconds a cached answer may be old (0 to 300); `workers` is how many processes serve; `proxy_hops` is how many
+    proxies stand before it, each of which appends the address that it saw to `proxy_header`; `browser_leak` is what
+    becomes of a secret key that a web page sent, besides its refusal;
     `publishable_writes` are the scopes that a publishable key may hold besides those of reading; `roles` are the scopes
     of each role of members, beside those that an organization defines (`Bartizan.roles`);
     `on_decision` sees every verdict; `webhooks` is how messages are sent.
