@@ -53,7 +53,10 @@ const [socket, said] = await opened("/live", ticket);
 found["a websocket by a ticket"] = `${said.slice(0, 6)} ${socket.protocol}`;
 found["the ticket a second time"] = (await opened("/live", ticket))[1];
 found["another ticket, on another path"] = (await opened("/other", await ticketed()))[1];
-const closed = new Promise((done) => { socket.onclose = (event) => done(event.code); });
+const closed = new Promise((done) => {
+  socket.onclose = (event) => done(event.code);
+  setTimeout(() => done("left open"), 20000);
+});
 found["signed out"] = (await ask("POST", here + "/auth/logout", tokens.accessToken)).status;
 found["then the websocket is closed with"] = await closed;
 await fetch(here + "/found", {method: "POST", body: JSON.stringify(found)});
