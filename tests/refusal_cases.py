@@ -141,7 +141,7 @@ def _doors() -> dict[str, Case]:
         "wrong_slot 2": Case(guarded, "GET", "/a", [(HEADER, PLACE.good.key)], "127.0.0.1"),
         "origin_not_allowed 3": Case(guarded, "POST", "/a", [*sent, ("Sec-Fetch-Site", "cross-site")], "127.0.0.1"),
         "network_not_allowed 3": Case(guarded, "GET", "/a", sent, "198.51.100.9"),
-        "expired 3": case(Identified(org="org_1", subject="x", expires_at=1)),
+        "expired 5": case(Identified(org="org_1", subject="x", expires_at=1)),
         "callback_failed 2": case(None, "/b", [key]),
         "callback_failed 3": case(None),
         "not_asked 1": case(None, "/b", [key], callbacks=False),
@@ -301,8 +301,21 @@ def _proofs() -> dict[str, Case]:
     in_asn1 = encode_dss_signature(int.from_bytes(raw[:32]), int.from_bytes(raw[32:]))
     with acting_as(kit.security.blocking.sessions.authenticate(unbound), of=kit):
         ticket = kit.security.blocking.sessions.ticket(path="/me")
+    late = FakeClock(now=kit.clock() + 30)
+    root = new_root()
+
+    def socket(path: str, clock: FakeClock) -> Case:
+        one = Kit(secrets=[root])
+        principal = one.security.blocking.sessions.authenticate(one.token(org="org_1", subject="cons_1"))
+        with acting_as(principal, of=one):
+            text = one.security.blocking.sessions.ticket(path="/live")
+        gate = Kit(secrets=[root], clock=clock).security.gate([Rule("WEBSOCKET /{what}", allow.consumer())])
+        return Case(gate, "WEBSOCKET", path, [("Sec-WebSocket-Protocol", f"bartizan, {text}")])
+
     return {
         "wrong_token_type 5": me(None, token=ticket, scheme="Bearer"),
+        "forged 1": socket("/other", FakeClock()),
+        "expired 1": socket("/live", late),
         "token_bound 1": me(None, scheme="Bearer"),
         "token_not_bound 1": me(proved(token=unbound), token=unbound),
         "token_not_bound 2": me(proved(token=unbound), token=unbound, scheme="Bearer"),

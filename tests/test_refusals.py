@@ -26,7 +26,7 @@ EXPLAINED = {name: cause for name, cause in CAUSES if cause.explain is not None}
 ONLY_EXPLAINED = {Reason.WOULD_WRITE, Reason.NOT_ASKED}
 INDIRECT = {
     *((reason, "invalid_code") for reason in ("malformed", "code_unknown", "code_spent", "challenge_wrong")),
-    ("session_misbound", "invalid_session"),
+    *((reason, "invalid_session") for reason in ("malformed", "forged", "expired", "session_misbound")),
     *((reason, "invalid_proof") for reason in ("proof_missing", "proof_replayed")),
 }  # raised by way of a table, or of a decision
 ONLY_SAID = {Reason.KEY_LEAKED, Reason.SESSION_UPGRADED, Reason.SESSION_DISPLACED, Reason.ADMITTED}

@@ -246,7 +246,7 @@ class Shared:
         self.ring = ring
         self.webhooks = webhooks
         self.signin = signin
-        self.urls = tuple(origins)
+        self.urls: tuple[str, ...] = tuple(origins)
         self.origins: OriginCheck | None = OriginCheck(origins) if origins else None
         self.browser_leak = browser_leak
         self.form: KeyFormat | None = (
