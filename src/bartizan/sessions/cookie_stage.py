@@ -12,7 +12,7 @@ from bartizan.core.passage import Edits, HeaderPairs, Origins
 from bartizan.core.principal import ConsumerPrincipal
 from bartizan.core.request import SAFE_METHODS, Request
 from bartizan.credentials.tokens import CLAIMS
-from bartizan.errors import InvalidSession, InvalidToken, Reason, Rejected, Unavailable
+from bartizan.errors import InvalidProof, InvalidSession, InvalidToken, Reason, Rejected, Unavailable
 from bartizan.sessions.sessions import Sessions
 
 OURS = _ACCESS, _REFRESH = f"{ACCESS}=".encode(), f"{REFRESH}=".encode()
@@ -64,7 +64,7 @@ class CookieConsumers:
     @staticmethod
     def dead(error: Rejected) -> bool:
         """Whether the cookies are merely no credential any more."""
-        return isinstance(error, (InvalidSession, InvalidToken))
+        return isinstance(error, (InvalidSession, InvalidToken, InvalidProof))
 
 
 class Head:
