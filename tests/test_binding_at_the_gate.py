@@ -664,3 +664,61 @@ def test_what_lacks_is_told_in_the_scheme_of_the_request(client: Client) -> None
         request = client.key.request("GET", ORIGIN + path, token=client.access, nonce=client.nonce)
         verdict: Any = gate.blocking.check(request)
         assert dict(verdict.headers)[b"www-authenticate"] == told.encode()
+
+
+def test_a_proof_again_by_way_of_the_refresh_cookie(client: Client) -> None:
+    """A used proof and a stolen refresh token: in our cookie it is no credential of a session that is bound to a key."""
+    site, row = client.site, client.site.row(client.session)
+    proof = client.proof("POST", "/me", token=client.access)
+    assert client.ask("POST", "/me", ("Authorization", f"DPoP {client.access}"), ("DPoP", proof)).status == 200
+    row = site.row(client.session)
+    cookie = ("Cookie", f"__Host-refresh={client.refresh_token}")
+    for headers in ((cookie, ("DPoP", proof)), (cookie,)):
+        assert site.ask("POST", "/me", [*headers, ("Origin", ORIGIN)]).status == 401
+    assert site.row(client.session) == row
+    assert client.refresh().status == 200
+
+
+def test_a_ticket_is_no_proof(client: Client) -> None:
+    security = client.site.kit.security
+    sessions, key = security.blocking.sessions, client.key
+    assert key is not None
+    came = key.request("GET", f"{ORIGIN}/me", token=client.access, nonce=client.nonce)
+    with acting_as(sessions.authenticate(client.access, proof=came), of=client.site.kit):
+        ticket = sessions.ticket(path="/live")
+    principal, _ = security._shared.blocking_side.sessions._tickets.read(ticket, "/live")
+    with acting_as(principal, of=client.site.kit):
+        with pytest.raises(InvalidProof):
+            sessions.ticket(path="/live")
+        with pytest.raises(InvalidSession):
+            sessions.refresh(client.refresh_token)
+
+
+def test_an_upgrade_is_never_looser() -> None:
+    for binding in ("none", "cookie"):
+        site = bound("wsgi", binding)
+        client = Client(site, ProofKey(site.clock))
+        client.guest()
+        assert client.key is not None
+        came = client.key.request("GET", f"{ORIGIN}/me", token=client.access, nonce=client.nonce)
+        me = site.blocking.authenticate(client.access, proof=came)
+        assert site.blocking.upgrade(me, subject="anna").token_type == "DPoP"
+
+
+def test_split_cookie_lines_and_a_page_of_a_stranger() -> None:
+    site = bound("asgi", "cookie")
+    client = Client(site)
+    client.sign_in()
+    bearer, bind = ("Authorization", f"Bearer {client.access}"), f"{BIND}={client.jar[BIND]}"
+    assert site.ask("GET", "/me", [bearer, ("Cookie", "a=b"), ("Cookie", bind)]).status == 200
+    form = ("Content-Type", "application/x-www-form-urlencoded")
+    assert site.ask("POST", "/auth/guest", [form, ("Origin", "https://evil.example")]).status == 400
+
+
+def test_a_long_device_is_cut(site: Site) -> None:
+    client = Client(site, ProofKey(site.clock))
+    assert client.guest().status == 200
+    key = client.key
+    assert key is not None
+    pair = site.blocking.start(org="o", subject="s", device="d" * 5000, proof=key.request("POST", f"{ORIGIN}/in"))
+    assert pair.token_type == "DPoP"

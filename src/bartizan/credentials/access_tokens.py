@@ -215,7 +215,7 @@ def _header(algorithm: str, kid: str) -> str:
 class Said:
     """What a token says beside its principal: for whoever asks the store whether its session lives."""
 
-    __slots__ = ("audience", "binding", "epochs", "generation", "keys")
+    __slots__ = ("audience", "binding", "by_token", "epochs", "generation", "keys")
 
     def __init__(
         self, generation: int, audience: frozenset[str], epochs: tuple[int, int, int] | None, binding: str | None
@@ -224,6 +224,7 @@ class Said:
         self.audience: frozenset[str] = audience
         self.epochs: tuple[int, int, int] | None = epochs
         self.binding: str | None = binding  # what must be shown beside it
+        self.by_token: bool = False  # or it came otherwise, and nothing was shown beside it
         self.keys: tuple[str, ...] = ()  # of the rows on which it stands, once they were asked for
 
 
@@ -239,6 +240,13 @@ def _consumer(subject: str, expires_at: int, claims: Mapping[str, Any]) -> Consu
     ):
         raise InvalidToken(Reason.CLAIM_INVALID)
     audience = claims["aud"]
+    said = Said(
+        claims[CLAIMS.generation],
+        frozenset({audience} if type(audience) is str else audience),
+        None if epochs is None else tuple(epochs),
+        _binding(claims[CLAIMS.confirmation]) if CLAIMS.confirmation in claims else None,
+    )
+    said.by_token = True
     return verified(
         ConsumerPrincipal,
         org=claims[CLAIMS.org],
@@ -250,12 +258,7 @@ def _consumer(subject: str, expires_at: int, claims: Mapping[str, Any]) -> Consu
         session_id=claims[CLAIMS.session],
         guest=guest,
         factors=MappingProxyType(factors),
-        _said=Said(
-            claims[CLAIMS.generation],
-            frozenset({audience} if type(audience) is str else audience),
-            None if epochs is None else tuple(epochs),
-            _binding(claims[CLAIMS.confirmation]) if CLAIMS.confirmation in claims else None,
-        ),
+        _said=said,
     )
 
 

@@ -8,7 +8,7 @@ from bartizan.core.principal import Environment
 from bartizan.core.ring import Purpose, SecretRing
 from bartizan.errors import Misuse
 
-LONGEST = 2000  # characters
+LONGEST = 2000  # characters; what is longer is cut
 HASH = 32  # hexadecimal digits
 
 
@@ -33,7 +33,9 @@ class Devices:
         return known is not None and known != kept
 
     def _under(self, root: str, device: object) -> str | None:
-        if not isinstance(device, str) or len(device) > LONGEST:
-            raise Misuse(f"device is what you know of it: a text of {LONGEST} characters at most")
+        if not isinstance(device, str):
+            raise Misuse("device is what you know of it: a text")
         key = self._ring.subkey(root, Purpose.DEVICE_HASH, self._environment)
-        return None if key is None else f"{root} {key.mac(device.encode('utf-8', 'surrogatepass')).hex()[:HASH]}"
+        return (
+            None if key is None else f"{root} {key.mac(device[:LONGEST].encode('utf-8', 'surrogatepass')).hex()[:HASH]}"
+        )

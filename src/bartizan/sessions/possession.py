@@ -110,6 +110,10 @@ class Possession:
         found = self._read(request, proof, nonces=True)
         return BY_KEY + found.thumbprint, found
 
+    def in_cookies(self, family: FamilyRow, request: Request | None) -> str | None:
+        """What the request shows of a family whose refresh token came in a cookie: never a key, which pages lack."""
+        return BY_COOKIE if family.binding == BY_COOKIE and self._holds(request, family.id) else None
+
     def accompanies(self, principal: ConsumerPrincipal, token: str, request: Request | None) -> Proof | None:
         """The proof that has to be claimed before this token is believed; raises where nothing good came along."""
         said: Said = principal._said  # noqa: SLF001 - made for us
@@ -166,7 +170,8 @@ class Possession:
         return True
 
     def _holds(self, request: Request | None, session: str) -> bool:
-        cookie = "" if request is None else request.header("cookie") or ""
+        lines = [] if request is None else [value for name, value in request.headers if name == b"cookie"]
+        cookie = b"; ".join(lines).decode("latin-1")  # HTTP/2 may split it (RFC 9113 section 8.2.3)
         try:
             stamped = self._cookies.read(cookies_in(cookie).get(BIND, ""), now=self._clock.seconds())
         except InvalidProof:
@@ -186,8 +191,9 @@ def _proved_here() -> str | None:
     unit = current_unit.get()
     for caller in () if isinstance(unit, Unit) and unit.over else unit.callers:
         if isinstance(caller, ConsumerPrincipal):
-            binding: str | None = caller._said.binding  # noqa: SLF001 - made for us
-            return binding if binding is not None and binding.startswith(BY_KEY) else None
+            said: Said = caller._said  # noqa: SLF001 - made for us
+            proved = said.by_token and said.binding is not None and said.binding.startswith(BY_KEY)
+            return said.binding if proved else None
     return None
 
 

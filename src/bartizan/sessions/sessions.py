@@ -17,7 +17,7 @@ from bartizan.core.principal import (
 from bartizan.core.request import Request, viewed
 from bartizan.core.ring import SecretRing
 from bartizan.core.tables import Backend
-from bartizan.credentials.access_tokens import AccessTokens, SessionPolicy
+from bartizan.credentials.access_tokens import BY_KEY, AccessTokens, Said, SessionPolicy
 from bartizan.errors import Forbidden, InvalidToken, Misuse, Reason
 from bartizan.sessions.changes import Changes, told
 from bartizan.sessions.devices import Devices
@@ -171,7 +171,9 @@ class Sessions(Ends):
         entered(principal.org, self._journal)
         named = checked_factors({**principal.factors, **factors})
         id_ = self._of_code(identity, principal.org)
-        to = self._bound(proof, device)
+        to, was = self._bound(proof, device), principal._said.binding  # noqa: SLF001 - made for us
+        if was is not None and not (to.binding or "").startswith(BY_KEY):
+            to = to._replace(binding=was)  # never looser than the session that it replaces
         return await self._finish(self._upgrade(principal, checked_subject(subject), named, to, id_))
 
     async def look(self, refresh_token: str, proof: object | None = None) -> ConsumerPrincipal:
@@ -208,7 +210,11 @@ class Sessions(Ends):
 
         For a page, which can set no header there: `new WebSocket(url, ["bartizan", ticket])`.
         """
-        return self._tickets.make(current_principal(ConsumerPrincipal), path)
+        me = current_principal(ConsumerPrincipal)
+        said: Said = me._said  # noqa: SLF001 - made for us
+        if not said.by_token and (said.binding or "").startswith(BY_KEY):
+            raise self._possession.refused(Reason.TOKEN_BOUND)  # a ticket makes no tickets: nothing was proved here
+        return self._tickets.make(me, path)
 
     async def admit(self, ticket: str, path: str) -> ConsumerPrincipal:
         """The consumer whose ticket for the websocket at `path` this is; it is used up."""
@@ -264,7 +270,7 @@ class Sessions(Ends):
 
     async def _look(self, presented: Presented, guest: Guest | None, request: Request | None) -> ConsumerPrincipal:
         kept, row, epochs = await self._rotation.looked(
-            presented, guest, lambda family: self._possession.refreshes(family, request)[0]
+            presented, guest, lambda family: self._possession.in_cookies(family, request)
         )
         principal = self._tokens.consumer(
             org=row.org, subject=row.subject, session=row.id, generation=row.generation, scopes=kept.scopes,

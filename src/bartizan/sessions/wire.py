@@ -82,12 +82,12 @@ class Answered:
 
 def fields_of(asked: Asked) -> dict[str, Any]:
     """The members of the body, a JSON object: no page of another origin sends that type without being asked first."""
-    if not asked.body:
+    if not asked.body and not asked.header(b"content-type"):
         return {}
     if asked.header(b"content-type").partition(";")[0].strip().lower() != "application/json":
         raise InvalidRequest
     try:
-        found = parsed(asked.body)
+        found = parsed(asked.body or b"{}")
     except ValueError:
         raise InvalidRequest from None
     if not isinstance(found, dict):
