@@ -82,13 +82,16 @@ class Request:
         self.slots: Any = None  # the gate's one scan of the headers
 
     def header(self, name: str) -> str | None:
-        """The value of a header, all its lines joined with `, ` (RFC 9110 section 5.3), or None."""
+        """The value of a header, all its lines joined with `, ` (RFC 9110 section 5.3), or None.
+
+        Those of `Cookie`, which HTTP/2 may split, are joined with `; ` (RFC 9113 section 8.2.3).
+        """
         found = self._line(name.lower().encode("latin-1"))
         return None if found is None else found.decode("latin-1")
 
     def _line(self, name: bytes) -> bytes | None:
         found = [value for key, value in self.headers if key == name]
-        return b", ".join(found) if found else None
+        return (b"; " if name == b"cookie" else b", ").join(found) if found else None
 
     @property
     def proof(self) -> str | None:

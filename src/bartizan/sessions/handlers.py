@@ -259,7 +259,7 @@ class Handlers:
 
     @staticmethod
     def _jar(asked: Asked) -> dict[str, str]:
-        return cookies_in(asked.header(b"cookie", b"; "))
+        return cookies_in(asked.header("cookie"))
 
 
 def _me() -> ConsumerPrincipal:

@@ -170,8 +170,7 @@ class Possession:
         return True
 
     def _holds(self, request: Request | None, session: str) -> bool:
-        lines = [] if request is None else [value for name, value in request.headers if name == b"cookie"]
-        cookie = b"; ".join(lines).decode("latin-1")  # HTTP/2 may split it (RFC 9113 section 8.2.3)
+        cookie = "" if request is None else request.header("cookie") or ""
         try:
             stamped = self._cookies.read(cookies_in(cookie).get(BIND, ""), now=self._clock.seconds())
         except InvalidProof:

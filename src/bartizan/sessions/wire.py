@@ -54,14 +54,14 @@ class Asked:
         self.request: Request = request
         self.body: bytes = body
 
-    def header(self, name: bytes, between: bytes = b", ") -> str:
-        """The lines of a header, or nothing."""
-        return between.join(value for key, value in self.request.headers if key == name).decode("latin-1")
+    def header(self, name: str) -> str:
+        """The value of a header, or nothing."""
+        return self.request.header(name) or ""
 
     @property
     def device(self) -> str | None:
         """What the client says of itself."""
-        return self.header(b"user-agent")[:LONGEST_DEVICE] or None
+        return self.header("user-agent")[:LONGEST_DEVICE] or None
 
 
 class Answered:
@@ -82,9 +82,9 @@ class Answered:
 
 def fields_of(asked: Asked) -> dict[str, Any]:
     """The members of the body, a JSON object: no page of another origin sends that type without being asked first."""
-    if not asked.body and not asked.header(b"content-type"):
+    if not asked.body and not asked.header("content-type"):
         return {}
-    if asked.header(b"content-type").partition(";")[0].strip().lower() != "application/json":
+    if asked.header("content-type").partition(";")[0].strip().lower() != "application/json":
         raise InvalidRequest
     try:
         found = parsed(asked.body or b"{}")
