@@ -7,8 +7,9 @@ import pytest
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, OKPKey
 
+from bartizan.core.encoding import hashed
 from bartizan.errors import Reason
-from bartizan.sessions.binding import Proof, ProofReader, token_hash
+from bartizan.sessions.binding import Proof, ProofReader
 
 NOW = 1_562_262_616
 READER = ProofReader(["https://server.example.com"])
@@ -75,7 +76,7 @@ def test_the_proof_of_a_refresh_in_the_rfc_is_taken_at_its_time() -> None:
 def test_the_proof_and_the_token_of_a_request_in_the_rfc() -> None:
     reader = ProofReader(["https://resource.example.org"])
     asked = {"method": "GET", "path": "/protectedresource", "now": 1_562_262_618, "thumbprint": RFC_THUMBPRINT}
-    assert token_hash(RFC_TOKEN) == "fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo"
+    assert hashed(RFC_TOKEN) == "fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo"
     assert isinstance(reader.read(RFC_RESOURCE, token=RFC_TOKEN, **asked), Proof)  # type: ignore[arg-type]
     assert reader.read(RFC_RESOURCE, token=f"{RFC_TOKEN}x", **asked) is Reason.PROOF_OTHER_TOKEN  # type: ignore[arg-type]
     assert READER.read(RFC_RESOURCE, token=RFC_TOKEN, **asked) is Reason.PROOF_OTHER_REQUEST  # type: ignore[arg-type]
@@ -137,7 +138,7 @@ def test_dpop_other_key() -> None:
     assert read(made(OTHER), thumbprint=KEY.thumbprint()) is Reason.SESSION_MISBOUND
 
 
-@pytest.mark.parametrize("ath", [None, token_hash("another")])
+@pytest.mark.parametrize("ath", [None, hashed("another")])
 def test_dpop_other_token(ath: str | None) -> None:
     assert read(made(ath=ath), token="one") is Reason.PROOF_OTHER_TOKEN
 

@@ -6,6 +6,7 @@ The only place where bytes become text. Whatever is accepted re-encodes to the s
 import json
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from math import inf
 from typing import Any, NoReturn
 from zlib import crc32
@@ -92,6 +93,11 @@ def loose_base64url(text: bytes) -> bytes:
         return a2b_base64(text.translate(_STANDARD) + _PADDING[len(text) % 4])
     except ValueError:
         return b""
+
+
+def hashed(text: str) -> str:
+    """The SHA-256 of a text in base64url: a thumbprint (RFC 7638), a challenge (RFC 7636), an `ath` (RFC 9449)."""
+    return base64url(sha256(text.encode()).digest())
 
 
 def joined(*parts: bytes) -> bytes:

@@ -87,6 +87,11 @@ BY_KEY = "key "  # and behind it the key's RFC 7638 thumbprint
 _THUMBPRINT = pattern(r"[A-Za-z0-9_-]{43}", ASCII)
 
 
+def key_of(binding: str | None) -> str | None:
+    """The thumbprint of the key that this binds to, or None where it is nothing or a cookie."""
+    return binding[len(BY_KEY) :] if binding is not None and binding.startswith(BY_KEY) else None
+
+
 class AccessTokens:
     """Issues and verifies the access tokens of one issuer in one environment; `signing` has the keys."""
 
@@ -163,9 +168,7 @@ class AccessTokens:
         if epochs is not None:
             claims[CLAIMS.epochs] = list(epochs)
         if binding is not None:
-            claims[CLAIMS.confirmation] = (
-                {"cookie": True} if binding == BY_COOKIE else {"jkt": binding.removeprefix(BY_KEY)}
-            )
+            claims[CLAIMS.confirmation] = {"cookie": True} if binding == BY_COOKIE else {"jkt": key_of(binding)}
         return signed(key or await self.signing.signing(), claims), expires_at
 
     def consumer(

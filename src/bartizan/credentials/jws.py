@@ -5,7 +5,6 @@ nothing that a token says chooses where a key comes from: `jku`, `jwk`, `x5u` an
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Literal, NamedTuple, NoReturn
 
@@ -15,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm, ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
 from jwt.exceptions import PyJWTError
 
-from bartizan.core.encoding import base64url, canonical, is_base64url, loose_base64url, parsed, unbase64url
+from bartizan.core.encoding import canonical, hashed, is_base64url, loose_base64url, parsed, unbase64url
 from bartizan.core.ring import Subkey
 from bartizan.credentials.weak_keys import UnusableKey, checked_numbers
 from bartizan.errors import InvalidToken, Misuse, Reason
@@ -77,7 +76,7 @@ class VerificationKey:
         required = {name: jwk[name] for name in _MEMBERS[jwk["kty"]]}
         self.algorithm: str = algorithm
         self.spellings: frozenset[str] = frozenset({algorithm, *(a for a, b in _NAMED.items() if b == algorithm)})
-        self.thumbprint: str = base64url(sha256(canonical(required).encode()).digest())
+        self.thumbprint: str = hashed(canonical(required))
         self.named: bool = "kid" in jwk
         self.kid: str = jwk.get("kid", self.thumbprint)
         public = {**required, "kid": self.kid, "alg": algorithm, "use": "sig"}

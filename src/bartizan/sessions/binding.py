@@ -5,11 +5,10 @@ one write, after all of this has held, so that a stranger neither fills a store 
 """
 
 from collections.abc import Callable, Collection
-from hashlib import sha256
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from bartizan.core.encoding import base64url, canonical, is_base64url, loose_base64url, parsed, unbase64url
+from bartizan.core.encoding import canonical, hashed, is_base64url, loose_base64url, parsed, unbase64url
 from bartizan.core.once import marker_id
 from bartizan.credentials.jws import MOST_OBJECTS, PRIVATE, VerificationKey, checked_algorithms, verification_key
 from bartizan.credentials.weak_keys import UnusableKey
@@ -90,7 +89,7 @@ class ProofReader:
             return Reason.PROOF_OTHER_REQUEST
         if not now - OLDEST <= iat <= now + AHEAD:
             return Reason.PROOF_OUT_OF_TIME
-        if token is not None and claims.get("ath") != token_hash(token):
+        if token is not None and claims.get("ath") != hashed(token):
             return Reason.PROOF_OTHER_TOKEN
         given = claims.get("nonce")
         if nonce is not None and not (isinstance(given, str) and nonce(given)):
@@ -122,12 +121,7 @@ class ProofReader:
 def _thumbprint(jwk: dict[str, Any]) -> str:
     """What RFC 7638 section 3 makes of a key of ours; whatever else it is, of one that is none."""
     members = {name: text for name in ("crv", "kty", "x", "y") if isinstance(text := jwk.get(name), str)}
-    return base64url(sha256(canonical(members).encode()).digest())
-
-
-def token_hash(token: str) -> str:
-    """The `ath` of an access token."""
-    return base64url(sha256(token.encode()).digest())
+    return hashed(canonical(members))
 
 
 def target_of(url: str) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ from enum import Enum
 from hashlib import sha256
 from hmac import compare_digest
 
-from bartizan.core.encoding import base64url, joined
+from bartizan.core.encoding import hashed, joined
 from bartizan.core.principal import checked_org
 from bartizan.core.tables import Table
 from bartizan.errors import Misuse, Reason
@@ -79,7 +79,7 @@ def proves(row: ExchangeRow, verifier: object) -> bool:
         return row.challenge is None and verifier is None
     if not isinstance(verifier, str) or not _VERIFIER.fullmatch(verifier):
         return False
-    return compare_digest(base64url(sha256(verifier.encode()).digest()), row.challenge)
+    return compare_digest(hashed(verifier), row.challenge)
 
 
 class Exchanged(Enum):

@@ -13,7 +13,7 @@ from bartizan.core.principal import Environment
 from bartizan.core.requirement import checked_scopes
 from bartizan.core.ring import Purpose, SecretRing
 from bartizan.core.stamp import Stamp
-from bartizan.credentials.access_tokens import BY_KEY, LONGEST_SESSION, AccessTokens
+from bartizan.credentials.access_tokens import LONGEST_SESSION, AccessTokens, key_of
 from bartizan.credentials.jws import SigningKey
 from bartizan.credentials.key_format import checked_seconds
 from bartizan.errors import InvalidSession, Misuse, Reason
@@ -89,10 +89,9 @@ class Minting:
             guest=bool(row.guest), factors=kept.factors, audience=kept.audience, until=until,
             epochs=epochs or began(row), binding=row.binding, key=key,
         )  # fmt: skip
-        by_key = row.binding is not None and row.binding.startswith(BY_KEY)
         return TokenPair(
             access, refresh, access_expires_at=access_ends, refresh_expires_at=until, row=row, now=now,
-            bind=self._possession.cookie(row), nonce=self._possession.nonce() if by_key else None,
+            bind=self._possession.cookie(row), nonce=None if key_of(row.binding) is None else self._possession.nonce(),
         )  # fmt: skip
 
     def granted(self, audience: str | None, scopes: Collection[str], factors: Mapping[str, int]) -> str:

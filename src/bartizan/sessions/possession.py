@@ -1,7 +1,5 @@
 """What whoever presents a token shows beside it: a key's proof (RFC 9449), or the cookie that began the session."""
 
-from collections.abc import Callable
-
 from bartizan.core.cookies import BIND, Cookie, cookies_in
 from bartizan.core.events import AuditEvent, Journal
 from bartizan.core.once import Markers
@@ -11,15 +9,16 @@ from bartizan.core.request import Request
 from bartizan.core.ring import Purpose, SecretRing
 from bartizan.core.stamp import Stamp
 from bartizan.core.tables import OVER_FOR
-from bartizan.credentials.access_tokens import BY_COOKIE, BY_KEY, LONGEST_SESSION, Said, SessionPolicy
+from bartizan.credentials.access_tokens import BY_COOKIE, BY_KEY, LONGEST_SESSION, Said, SessionPolicy, key_of
 from bartizan.errors import InvalidProof, Misuse, Reason
 from bartizan.sessions.binding import SPELLINGS, Proof, ProofReader
 from bartizan.sessions.families import FamilyRow
 
-CHALLENGE = f'DPoP algs="{SPELLINGS}"'
+_ALGORITHMS = f'algs="{SPELLINGS}"'
+CHALLENGE = f"DPoP {_ALGORITHMS}"
 NONCE_EVERY, NONCE_LIFE = 300, 600  # seconds: how often there is a new nonce, and for how long one is taken
 SKEW = 300  # seconds by which the store's clock may be ahead of ours; a proof is remembered so much longer
-NOBODY_S = "-"  # a proof is used up at once, and never given back: whose claim it was is nobody's question
+NO_OWNER = "-"  # a proof is used up at once, and never given back: whose claim it was does not matter
 _NO_ID = bytes(16)  # a nonce is everybody's
 _ERRORS = {  # RFC 9449 sections 7.1 and 9; whatever else is wrong is the proof
     Reason.TOKEN_BOUND: "invalid_token",
@@ -71,7 +70,7 @@ class Possession:
         if here is not None:
             return here
         if request is not None and request.proof is not None:
-            return BY_KEY + self._read(request, request.proof, nonces=False).thumbprint
+            return BY_KEY + self._good(self._read(request, request.proof, nonces=False)).thumbprint
         if self._policy.binding == "dpop":
             if request is None:
                 raise Misuse('with binding="dpop" a session begins with a request: give it as proof=')
@@ -101,13 +100,13 @@ class Possession:
         if family.binding is not None and _proved_here() == family.binding:
             return family.binding, None  # the gate has asked for it, and its proof is used up
         proof = None if request is None else request.proof
-        if family.binding is None or family.binding == BY_COOKIE:
+        if key_of(family.binding) is None:
             if proof is not None:
                 raise self.refused(Reason.TOKEN_NOT_BOUND)
-            return (BY_COOKIE if family.binding and self._holds(request, family.id) else None), None
+            return self.in_cookies(family, request), None
         if request is None or not proof:
             return None, None
-        found = self._read(request, proof, nonces=True)
+        found = self._good(self._read(request, proof, nonces=True))
         return BY_KEY + found.thumbprint, found
 
     def in_cookies(self, family: FamilyRow, request: Request | None) -> str | None:
@@ -118,7 +117,8 @@ class Possession:
         """The proof that has to be claimed before this token is believed; raises where nothing good came along."""
         said: Said = principal._said  # noqa: SLF001 - made for us
         proof = None if request is None else request.proof
-        if said.binding is None or said.binding == BY_COOKIE:
+        thumbprint = key_of(said.binding)
+        if thumbprint is None:
             if proof is not None:
                 raise self.refused(Reason.TOKEN_NOT_BOUND)
             if said.binding is not None and not self._holds(request, principal.session_id):
@@ -126,39 +126,38 @@ class Possession:
             return None
         if request is None or not proof or not request.says_dpop:
             raise self._misbound(principal, self.refused(Reason.TOKEN_BOUND))
-        found = self._reader.read(
-            proof, method=_method(request), path=request.mount + request.path, now=self._clock.seconds(),
-            token=token, thumbprint=said.binding[len(BY_KEY) :], nonce=self._asked(),
-        )  # fmt: skip
-        if isinstance(found, Proof):
-            return found
-        error = self.refused(found)
-        raise self._misbound(principal, error) if found is Reason.SESSION_MISBOUND else error
+        found = self._read(request, proof, nonces=True, token=token, thumbprint=thumbprint)
+        if found is Reason.SESSION_MISBOUND:
+            raise self._misbound(principal, self.refused(found))
+        return self._good(found)
 
     async def claim(self, proof: Proof) -> None:
         """Use the proof up, in one write; `InvalidProof` where it was."""
         # A marker stays for an hour after its end, which is longer than a proof needs: one is made for every request.
         until = proof.until + SKEW - OVER_FOR
-        if not await self._markers.spend(proof.once, NOBODY_S, until):
+        if not await self._markers.spend(proof.once, NO_OWNER, until):
             raise self.refused(Reason.PROOF_REPLAYED)
 
     def refused(self, reason: Reason) -> InvalidProof:
         """The error, which tells the client what to do (RFC 9449 section 7.1)."""
         error = _ERRORS.get(reason, "invalid_dpop_proof")
-        headers = [("WWW-Authenticate", f'DPoP error="{error}", {CHALLENGE.removeprefix("DPoP ")}')]
+        headers = [("WWW-Authenticate", f'DPoP error="{error}", {_ALGORITHMS}')]
         if reason is Reason.PROOF_WITHOUT_NONCE:
             headers.append(("DPoP-Nonce", self.nonce()))
         return InvalidProof(reason, headers=tuple(headers))
 
-    def _read(self, request: Request, proof: str, *, nonces: bool) -> Proof:
-        path, now, nonce = request.mount + request.path, self._clock.seconds(), self._asked() if nonces else None
-        found = self._reader.read(proof, method=_method(request), path=path, now=now, nonce=nonce)
+    def _read(
+        self, request: Request, proof: str, *, nonces: bool, token: str | None = None, thumbprint: str | None = None
+    ) -> Proof | Reason:
+        return self._reader.read(
+            proof, method=_method(request), path=request.mount + request.path, now=self._clock.seconds(), token=token,
+            thumbprint=thumbprint, nonce=self._ours if nonces and self._policy.dpop_nonces else None,
+        )  # fmt: skip
+
+    def _good(self, found: Proof | Reason) -> Proof:
         if isinstance(found, Reason):
             raise self.refused(found)
         return found
-
-    def _asked(self) -> Callable[[str], bool] | None:
-        return self._ours if self._policy.dpop_nonces else None
 
     def _ours(self, nonce: str) -> bool:
         if nonce == self.nonce():
@@ -191,8 +190,7 @@ def _proved_here() -> str | None:
     for caller in () if isinstance(unit, Unit) and unit.over else unit.callers:
         if isinstance(caller, ConsumerPrincipal):
             said: Said = caller._said  # noqa: SLF001 - made for us
-            proved = said.by_token and said.binding is not None and said.binding.startswith(BY_KEY)
-            return said.binding if proved else None
+            return said.binding if said.by_token and key_of(said.binding) is not None else None
     return None
 
 

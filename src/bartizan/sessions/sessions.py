@@ -17,7 +17,7 @@ from bartizan.core.principal import (
 from bartizan.core.request import Request, viewed
 from bartizan.core.ring import SecretRing
 from bartizan.core.tables import Backend
-from bartizan.credentials.access_tokens import BY_KEY, AccessTokens, Said, SessionPolicy
+from bartizan.credentials.access_tokens import AccessTokens, Said, SessionPolicy, key_of
 from bartizan.errors import Forbidden, InvalidToken, Misuse, Reason
 from bartizan.sessions.changes import Changes, told
 from bartizan.sessions.devices import Devices
@@ -172,7 +172,7 @@ class Sessions(Ends):
         named = checked_factors({**principal.factors, **factors})
         id_ = self._of_code(identity, principal.org)
         to, was = self._bound(proof, device), principal._said.binding  # noqa: SLF001 - made for us
-        if was is not None and not (to.binding or "").startswith(BY_KEY):
+        if was is not None and key_of(to.binding) is None:
             to = to._replace(binding=was)  # never looser than the session that it replaces
         return await self._finish(self._upgrade(principal, checked_subject(subject), named, to, id_))
 
@@ -212,7 +212,7 @@ class Sessions(Ends):
         """
         me = current_principal(ConsumerPrincipal)
         said: Said = me._said  # noqa: SLF001 - made for us
-        if not said.by_token and (said.binding or "").startswith(BY_KEY):
+        if not said.by_token and key_of(said.binding) is not None:
             raise self._possession.refused(Reason.TOKEN_BOUND)  # a ticket makes no tickets: nothing was proved here
         return self._tickets.make(me, path)
 

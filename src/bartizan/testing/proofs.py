@@ -5,11 +5,11 @@ from collections.abc import Callable
 from secrets import token_bytes, token_urlsafe
 from time import time
 
-from bartizan.core.encoding import base64url
+from bartizan.core.encoding import base64url, hashed
 from bartizan.core.request import Request
 from bartizan.credentials.jws import new_signing_key
 from bartizan.errors import Misuse
-from bartizan.sessions.binding import target_of, token_hash
+from bartizan.sessions.binding import target_of
 
 
 class ProofKey:
@@ -35,7 +35,7 @@ class ProofKey:
         """
         said: dict[str, object] = {"jti": token_urlsafe(16), "htm": method, "htu": url, "iat": int(self._clock())}
         if token is not None:
-            said["ath"] = token_hash(token)
+            said["ath"] = hashed(token)
         if nonce is not None:
             said["nonce"] = nonce
         said |= claims
