@@ -1,7 +1,7 @@
 """Where the demos serve what they ask: a real server on this machine, for as long as the block lasts."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
 from typing import Any
@@ -46,3 +46,24 @@ def running(server: Any) -> Iterator[None]:
     finally:
         server.shutdown()
         thread.join(10)
+
+
+class Awaited:
+    """The blocking form of a service, for handlers that are written once: each call is done when it is awaited.
+
+    `plain` are methods that are not awaited in either form.
+    """
+
+    def __init__(self, service: Any, *plain: str) -> None:
+        self._service = service
+        self._plain = plain
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method: Callable[..., Any] = getattr(self._service, name)
+        if name in self._plain:
+            return method
+
+        async def call(*args: Any, **more: Any) -> Any:
+            return method(*args, **more)
+
+        return call

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from typing import Any, NamedTuple
 
-from loopback import asgi_served, wsgi_served
+from loopback import Awaited, asgi_served, wsgi_served
 
 from bartizan import ConsumerPrincipal, Rule, TokenPair, allow, asgi, current_principal, wsgi
 from bartizan.testing import Kit
@@ -68,22 +68,9 @@ def over_asgi(kit: Kit) -> Any:
     return asgi.GateMiddleware(application, kit.security.gate(RULES))
 
 
-class _Blocking:
-    """The blocking sessions, for handlers that are written once: each call is done when it is awaited."""
-
-    def __init__(self, sessions: Any) -> None:
-        self._sessions = sessions
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        async def call(*args: Any, **more: Any) -> Any:
-            return getattr(self._sessions, name)(*args, **more)
-
-        return call
-
-
 def over_wsgi(kit: Kit) -> Any:
     """The shop behind the gate, as WSGI."""
-    shop = Shop(_Blocking(kit.security.blocking.sessions))
+    shop = Shop(Awaited(kit.security.blocking.sessions))
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         sent = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
