@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from bound_places import Client, bound, wants_nonce
-from cookie_places import ORG, ORIGIN, RULES, Reply, Site
+from cookie_places import ORG, ORIGIN, RULES, Browser, Reply, Site
 from joserfc import jws
 from joserfc.jwk import ECKey, OKPKey
 from session_places import ROOT
@@ -17,10 +17,12 @@ from bartizan.core.cookies import BIND
 from bartizan.core.drive import run
 from bartizan.core.once import ONCE
 from bartizan.core.principal import current_unit
+from bartizan.core.request import Request
 from bartizan.credentials.jws import VerificationKey
 from bartizan.endpoints import session_app
 from bartizan.errors import InvalidProof, InvalidSession, Reason, Unavailable
 from bartizan.testing import FakeClock, Kit, ProofKey, acting_as
+from bartizan.types import Identity
 
 ALGS = 'algs="ES256 EdDSA Ed25519"'
 DAY = 86_400
@@ -208,8 +210,6 @@ def test_a_code_that_two_keys_bring_begins_one_session(site: Site) -> None:
     client = Client(site, key)
     client.guest()
     security = site.kit.security.blocking
-    from bartizan.types import Identity
-
     code = security.signin.authorize(Identity(provider="p", issuer="i", subject="s", org=ORG))
     identity = security.signin.exchange(code, org=ORG)
 
@@ -370,8 +370,6 @@ def test_dpop_jti_flood_unauthenticated_writes_nothing(client: Client) -> None:
     of_refresh = stranger.proof("POST", "/auth/refresh")
     journal: Any = site.kit.security._shared.journal
     gate = site.gate
-    from bartizan.core.request import Request
-
     for number in range(12_500):
         for path, headers in (
             ("/me", [(b"dpop", proof.encode())]),
@@ -528,8 +526,6 @@ def test_a_guest_bound_to_a_cookie_signs_in(adapter: str) -> None:
 
 
 def test_a_site_of_pages_carries_the_cookie_along(adapter: str) -> None:
-    from cookie_places import Browser
-
     site = Site(adapter, binding="cookie")
     browser = Browser(site)
     assert BIND in browser.sign_in().cookies
@@ -601,8 +597,6 @@ def test_a_key_or_a_member_s_token_is_no_dpop_token(site: Site) -> None:
     gate_of = site.kit.security.gate
     key = site.kit.key(org="org_1")
     gate = gate_of([*RULES, Rule("/keys", allow.secret_key())])
-    from bartizan.core.request import Request
-
     verdict: Any = gate.blocking.check(
         Request("GET", "/keys", [(b"authorization", f"DPoP {key.key}".encode())], None, "https")
     )

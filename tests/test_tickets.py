@@ -17,7 +17,9 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.sync.client import ClientConnection, connect
 
-from bartizan import Misuse, Rule, SessionPolicy, allow, asgi, current_principal
+from bartizan import Issuer, Misuse, Rule, SessionPolicy, allow, asgi, current_principal
+from bartizan.core.principal import NOBODY, Presence, current_unit
+from bartizan.core.request import Request
 from bartizan.errors import InvalidToken, Reason, Unauthenticated
 from bartizan.integrations import starlette
 from bartizan.testing import Kit, ProofKey, acting_as
@@ -190,8 +192,6 @@ def test_a_ticket_anywhere_else_is_refused(port: int, kit: Kit) -> None:
 
 
 def by_http(kit: Kit, headers: list[tuple[str, str]]) -> str:
-    from bartizan.core.request import Request
-
     pairs = [(name.encode(), value.encode()) for name, value in headers]
     verdict: Any = kit.security.gate(RULES).blocking.check(Request("GET", "/live", pairs, None, "https"))
     reason: str = verdict.error.reason
@@ -322,8 +322,6 @@ def test_a_page_with_cookies_has_one_session(kit: Kit) -> None:
 
 def test_a_member_s_token_opens_it() -> None:
     provider = Provider()
-    from bartizan import Issuer
-
     issuer = Issuer(provider.url, organizations={"org_1"}, audience="dashboard", jwks=json.loads(provider.jwks))
     kit = Kit(issuers=[issuer])
     gate = kit.security.gate([Rule("WEBSOCKET /live", allow.member())])
@@ -358,8 +356,6 @@ def test_what_a_program_does_wrong(kit: Kit) -> None:
 
 
 def test_a_ticket_says_nothing_to_whoever_may_not_have_one(kit: Kit) -> None:
-    from bartizan.core.principal import NOBODY, Presence, current_unit
-
     before = current_unit.set(Presence(NOBODY, "GET"))
     try:
         with pytest.raises(Unauthenticated):
