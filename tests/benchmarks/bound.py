@@ -38,7 +38,8 @@ class Place:
             self.sessions = self.security.blocking.sessions
             self.gate = self.security.gate([Rule("/me", allow.consumer()), Rule("WEBSOCKET /live", allow.consumer())])
             self.check = self.gate.blocking.check
-        self.security._shared.blocking_side.sessions._claimed = lambda: None
+        sessions = self.security._shared.blocking_side.sessions
+        sessions._possession._wake = sessions._tickets._wake = lambda: None
 
     def forget(self) -> None:
         """Nothing was used up."""

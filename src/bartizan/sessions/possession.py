@@ -1,5 +1,7 @@
 """What whoever presents a token shows beside it: a key's proof (RFC 9449), or the cookie that began the session."""
 
+from collections.abc import Callable
+
 from bartizan.core.cookies import BIND, Cookie, cookies_in
 from bartizan.core.events import AuditEvent, Journal
 from bartizan.core.once import Markers
@@ -41,6 +43,7 @@ class Possession:
         origins: tuple[str, ...],
         clock: Clock,
         journal: Journal,
+        wake: Callable[[], None],
     ) -> None:
         if policy.binding == "dpop" and not origins:
             raise Misuse('binding="dpop" needs Bartizan(origins=[…]): a proof names the URL that it is for')
@@ -48,6 +51,7 @@ class Possession:
         self._policy = policy
         self._clock = clock
         self._journal = journal
+        self._wake = wake
         self._reader = ProofReader(origins)
         self._nonces = Stamp(
             ring, Purpose.DPOP_NONCE, environment, prefix="nonce", longest=0, life=NONCE_LIFE, error=InvalidProof
@@ -135,6 +139,7 @@ class Possession:
         """Use the proof up, in one write; `InvalidProof` where it was."""
         # A marker stays for an hour after its end, which is longer than a proof needs: one is made for every request.
         until = proof.until + SKEW - OVER_FOR
+        self._wake()
         if not await self._markers.spend(proof.once, NO_OWNER, until):
             raise self.refused(Reason.PROOF_REPLAYED)
 

@@ -75,12 +75,11 @@ class Sessions(Ends):
         )  # fmt: skip
         self._tokens = tokens
         self._policy = policy
-        self._claimed = claimed
         self._devices = Devices(ring, environment)
         markers = Markers(backend)
         self._possession = Possession(
             markers=markers, ring=ring, environment=environment, policy=policy, origins=tuple(origins), clock=clock,
-            journal=journal,
+            journal=journal, wake=claimed,
         )  # fmt: skip
         self._minting = Minting(
             ring=ring, tokens=tokens, possession=self._possession, issuer=issuer, environment=environment, clock=clock,
@@ -88,7 +87,7 @@ class Sessions(Ends):
         )  # fmt: skip
         self._tickets = Tickets(
             markers=markers, ring=ring, tokens=tokens, environment=environment, issuer=issuer, clock=clock,
-            entropy=entropy,
+            entropy=entropy, wake=claimed,
         )  # fmt: skip
         self._rotation = Rotation(
             backend=backend, state=state, changes=self._changes, policy=policy, environment=environment,
@@ -201,7 +200,6 @@ class Sessions(Ends):
         if not self._state.good(principal):
             await self._state.check(principal)
         if found is not None:  # last, so that what is refused anyway writes nothing
-            self._claimed()
             await self._possession.claim(found)
         return principal
 
@@ -220,7 +218,6 @@ class Sessions(Ends):
         """The consumer whose ticket for the websocket at `path` this is; it is used up."""
         principal, stamped = self._tickets.read(ticket, path)
         await self._state.check(principal)
-        self._claimed()
         await self._tickets.use(stamped)
         return principal
 
@@ -260,7 +257,6 @@ class Sessions(Ends):
         elif target != family.org:
             raise Forbidden(Reason.NOT_A_MEMBER)
         if proof is not None:
-            self._claimed()
             await self._possession.claim(proof)
         row = await self._rotation.refreshed(presented, kept, family, binding, stored=stored)
         if self._devices.changed(row.device, device):

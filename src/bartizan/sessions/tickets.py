@@ -1,6 +1,7 @@
 """Tickets: what a page that cannot set headers opens one websocket with, within half a minute and once."""
 
 import json
+from collections.abc import Callable
 from types import MappingProxyType
 
 from bartizan.core.encoding import canonical, joined
@@ -30,12 +31,14 @@ class Tickets:
         issuer: str,
         clock: Clock,
         entropy: Entropy,
+        wake: Callable[[], None],
     ) -> None:
         self._markers = markers
         self._tokens = tokens
         self._environment = environment
         self._clock = clock
         self._entropy = entropy
+        self._wake = wake
         self._stamp = Stamp(
             ring, Purpose.TICKET, environment, prefix="ticket", longest=LONGEST, life=LIFE, error=InvalidToken,
             issuer=issuer, entropy=entropy,
@@ -68,6 +71,7 @@ class Tickets:
     async def use(self, stamped: Stamped) -> None:
         """Use the ticket up; `InvalidToken` where it was."""
         marker = marker_id(b"ticket", self._environment.encode(), stamped.id)
+        self._wake()
         if not await self._markers.spend(marker, new_owner(self._entropy), stamped.expires_at):
             raise InvalidToken(Reason.ALREADY_USED)
 
